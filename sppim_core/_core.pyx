@@ -1,0 +1,396 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""Bindings to csrc/include/sppim.h: arrays in, C call without the GIL, status to exception, arrays out.
+
+No arithmetic and no policy. Arguments have been checked by the Python modules; what is wrong all the same
+(type, size, range) still raises, only with a less helpful message.
+"""
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+import numpy as np
+
+from sppim_core.errors import IsaError, ShapeError
+from sppim_core.sppim cimport *
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+ARITHMETIC_VERSION = SPPIM_ARITHMETIC_VERSION
+RULES = ("local", "drtp", "dfa", "bp")
+ROUNDINGS = ("rnu", "rne", "rdn", "rod", "sr")
+OVERFLOWS = ("saturate", "wrap")
+EXECUTIONS = ("sequential", "pipelined")
+PATHS = ("auto", "dense", "sparse")
+STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4}
+TENSORS = ("weights", "means", "score_bias", "pot_codes")
+_TENSOR_TYPES = ("int16", "int16", "int32", "uint8")
+
+
+cdef object _raise(sppim_status status, str what):
+    text = f"{what}: {sppim_status_text(status).decode()}"
+    if status == SPPIM_ERROR_SHAPE:
+        raise ShapeError(text)
+    if status == SPPIM_ERROR_MEMORY:
+        raise MemoryError(text)
+    if status == SPPIM_ERROR_ISA:
+        raise IsaError(text)
+    if status == SPPIM_ERROR_BUSY:
+        raise RuntimeError(text)
+    raise ValueError(text)
+
+
+cdef inline int _check(sppim_status status, str what) except -1:
+    if status != SPPIM_OK:
+        _raise(status, what)
+    return 0
+
+
+cdef class _Poll:
+    """Lets signals (Ctrl-C) in during long calls, every 20 ms, and keeps what they raise."""
+    cdef timespec last
+    cdef object error
+
+    def __cinit__(self):
+        clock_gettime(CLOCK_MONOTONIC, &self.last)
+
+
+cdef int _poll(void *user) noexcept nogil:
+    cdef timespec now
+    cdef timespec *last = &(<_Poll>user).last
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    if (now.tv_sec - last.tv_sec) * 1000000000 + now.tv_nsec - last.tv_nsec < 20000000:
+        return 0
+    last[0] = now
+    with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            (<_Poll>user).error = error
+            return 1
+    return 0
+
+
+def isa_names():
+    return tuple(sppim_isa_name(i).decode() for i in range(sppim_isa_count()))
+
+
+def isa_default():
+    """Level of a network created without naming one; None if SPPIM_ISA names none that is usable here."""
+    cdef const char *name = sppim_isa_default()
+    return None if name is NULL else name.decode()
+
+
+def counter_names():
+    return tuple(sppim_counter_name(i).decode() for i in range(sppim_counter_count()))
+
+
+def counter_units():
+    return tuple(sppim_counter_unit(i).decode() for i in range(sppim_counter_count()))
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------
+
+def requantize(const int64_t[::1] x, int32_t shift, int32_t mode, int64_t lo, int64_t hi):
+    out = np.empty(x.shape[0], np.int64)
+    cdef int64_t[::1] view = out
+    if x.shape[0]:
+        _check(sppim_requantize(&x[0], x.shape[0], shift, mode, lo, hi, &view[0]), "requantize")
+    return out
+
+
+def round_stochastic(const int64_t[::1] x, const uint16_t[::1] u, int32_t shift):
+    if x.shape[0] != u.shape[0]:
+        raise ShapeError(f"round_stochastic: {x.shape[0]} values, {u.shape[0]} random numbers")
+    out = np.empty(x.shape[0], np.int64)
+    cdef int64_t[::1] view = out
+    if x.shape[0]:
+        _check(sppim_round_stochastic(&x[0], &u[0], x.shape[0], shift, &view[0]), "round_stochastic")
+    return out
+
+
+def fit(const int64_t[::1] x, int32_t bits, int32_t overflow):
+    cdef sppim_accumulator accumulator = sppim_accumulator(bits=bits, overflow=overflow)
+    cdef uint64_t changed = 0
+    out = np.empty(x.shape[0], np.int64)
+    cdef int64_t[::1] view = out
+    if x.shape[0]:
+        _check(sppim_fit(&x[0], x.shape[0], accumulator, &view[0], &changed), "fit")
+    return out, changed
+
+
+def pot_mac(const int64_t[::1] acc, const int8_t[::1] x, const uint8_t[::1] code):
+    if not acc.shape[0] == x.shape[0] == code.shape[0]:
+        raise ShapeError(f"pot_mac: sizes {acc.shape[0]}, {x.shape[0]}, {code.shape[0]}")
+    out = np.empty(acc.shape[0], np.int64)
+    cdef int64_t[::1] view = out
+    if acc.shape[0]:
+        _check(sppim_pot_mac(&acc[0], &x[0], &code[0], acc.shape[0], &view[0]), "pot_mac")
+    return out
+
+
+def draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first, size_t count):
+    out = np.empty(count, np.uint32)
+    cdef uint32_t[::1] view = out
+    if count:
+        _check(sppim_draw32(seed, stream, layer, step, first, count, &view[0]), "draw32")
+    return out
+
+
+def draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first, size_t count):
+    out = np.empty(count, np.uint16)
+    cdef uint16_t[::1] view = out
+    if count:
+        _check(sppim_draw16(seed, stream, layer, step, first, count, &view[0]), "draw16")
+    return out
+
+
+# ---- network ---------------------------------------------------------------------------------------------
+
+def layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits, bint centred,
+                   bint first, bint output):
+    """The defaults of A9 as a dictionary, ready for Core."""
+    cdef sppim_layer_config config
+    _check(sppim_layer_defaults(inputs, outputs, rule, product_bits, centred, first, output, &config),
+           "layer_defaults")
+    result = dict(config)
+    del result["struct_size"]
+    return result
+
+
+cdef class Core:
+    """One sppim_network. layers: dictionaries as layer_defaults returns them."""
+    cdef sppim_network *network
+    cdef size_t layer_count, inputs, classes
+    cdef bint busy
+
+    def __cinit__(self, list layers, uint64_t seed, int32_t rule, int32_t execution, int32_t staleness,
+                  int32_t batch, int32_t threads, int32_t path, isa=None):
+        cdef bytes isa_bytes = b"" if isa is None else isa.encode()
+        cdef sppim_network_config config
+        config.struct_size = sizeof(config)
+        config.seed = seed
+        config.rule = rule
+        config.execution = execution
+        config.staleness = staleness
+        config.batch = batch
+        config.threads = threads
+        config.path = path
+        config.isa = NULL if isa is None else <const char *>isa_bytes
+        self.layer_count = len(layers)
+        cdef sppim_layer_config *rows = <sppim_layer_config *>calloc(len(layers) + 1, sizeof(sppim_layer_config))
+        if rows is NULL:
+            raise MemoryError("layers")
+        cdef sppim_status status
+        try:
+            for i, layer in enumerate(layers):
+                rows[i] = dict(layer, struct_size=sizeof(sppim_layer_config))
+            with nogil:
+                status = sppim_network_create(&config, rows, self.layer_count, &self.network)
+        finally:
+            free(rows)
+        _check(status, "network")
+        self.inputs = layers[0]["inputs"]
+        self.classes = layers[-1]["outputs"]
+
+    def __dealloc__(self):
+        sppim_network_destroy(self.network)
+
+    def __reduce__(self):
+        raise TypeError("Core does not pickle; Network does")
+
+    cdef int enter(self) except -1:
+        if self.busy:
+            raise RuntimeError("the network is in use by another call")
+        self.busy = True
+        return 0
+
+    def tick(self, const int8_t[:, ::1] x, const int32_t[::1] labels, int32_t rate_shift):
+        """x None: an empty place. Returns (batch, input_nonzeros, error_nonzeros) if one retired, else None."""
+        cdef size_t n = 0 if x is None else x.shape[0]
+        if n and (<size_t>x.shape[1] != self.inputs or <size_t>labels.shape[0] != n):
+            raise ShapeError(f"tick: x ({n}, {x.shape[1]}), labels ({labels.shape[0]},), {self.inputs} inputs")
+        cdef const int8_t *x_data = &x[0, 0] if n else NULL
+        cdef const int32_t *label_data = &labels[0] if n else NULL
+        cdef _Poll poll = _Poll()
+        cdef sppim_trace trace
+        cdef sppim_status status
+        self.enter()
+        try:
+            with nogil:
+                status = sppim_network_tick(self.network, x_data, label_data, n, rate_shift, _poll,
+                                            <void *>poll, &trace)
+            if poll.error is not None:
+                raise poll.error
+            _check(status, "tick")
+            return self.read_trace(&trace)
+        finally:
+            self.busy = False
+
+    cdef object read_trace(self, const sppim_trace *trace):
+        if trace.images == 0:
+            return None
+        shape = (self.layer_count, trace.images)
+        inputs, errors = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
+        cdef uint32_t[:, ::1] to_inputs = inputs, to_errors = errors
+        cdef size_t size = self.layer_count * trace.images * sizeof(uint32_t)
+        memcpy(&to_inputs[0, 0], trace.input_nonzeros, size)
+        memcpy(&to_errors[0, 0], trace.error_nonzeros, size)
+        return trace.batch, inputs, errors
+
+    def scores(self, const int8_t[:, ::1] x):
+        cdef size_t n = x.shape[0]
+        if <size_t>x.shape[1] != self.inputs:
+            raise ShapeError(f"scores: x ({n}, {x.shape[1]}), {self.inputs} inputs")
+        out = np.empty((n, self.classes), np.int64)
+        cdef int64_t[:, ::1] view = out
+        cdef const int8_t *x_data = &x[0, 0] if n else NULL
+        cdef int64_t *out_data = &view[0, 0] if n else NULL
+        cdef _Poll poll = _Poll()
+        cdef sppim_status status
+        self.enter()
+        try:
+            with nogil:
+                status = sppim_network_scores(self.network, x_data, n, _poll, <void *>poll, out_data)
+            if poll.error is not None:
+                raise poll.error
+            _check(status, "scores")
+        finally:
+            self.busy = False
+        return out
+
+    @property
+    def isa(self):
+        return sppim_network_isa(self.network).decode()
+
+    @property
+    def in_flight(self):
+        return sppim_network_in_flight(self.network)
+
+    @property
+    def batches(self):
+        return sppim_network_batches(self.network)
+
+    @batches.setter
+    def batches(self, uint64_t value):
+        self.enter()
+        try:
+            _check(sppim_network_set_batches(self.network, value), "batches")
+        finally:
+            self.busy = False
+
+    def counters(self):
+        """uint64 [layers][counters]."""
+        out = np.zeros((self.layer_count, sppim_counter_count()), np.uint64)
+        cdef uint64_t[:, ::1] view = out
+        self.enter()
+        try:
+            for layer in range(self.layer_count):
+                _check(sppim_network_counters(self.network, layer, <sppim_counters *>&view[layer, 0]), "counters")
+        finally:
+            self.busy = False
+        return out
+
+    def get(self, size_t layer, int32_t tensor):
+        cdef size_t count, item_size
+        cdef uint8_t[::1] view
+        self.enter()
+        try:
+            _check(sppim_network_tensor_size(self.network, layer, tensor, &count, &item_size), "get")
+            out = np.empty(count, _TENSOR_TYPES[tensor])
+            if count:
+                view = out.view(np.uint8)
+                _check(sppim_network_get(self.network, layer, tensor, &view[0]), "get")
+        finally:
+            self.busy = False
+        return out
+
+    def set(self, size_t layer, int32_t tensor, const uint8_t[::1] data):
+        """data: the bytes of the tensor."""
+        cdef size_t count, item_size
+        self.enter()
+        try:
+            _check(sppim_network_tensor_size(self.network, layer, tensor, &count, &item_size), "set")
+            if <size_t>data.shape[0] != count * item_size:
+                raise ShapeError(f"set: {data.shape[0]} bytes for a tensor of {count * item_size}")
+            if count:
+                if <uintptr_t>&data[0] % item_size:
+                    raise ShapeError("set: data is not aligned")
+                _check(sppim_network_set(self.network, layer, tensor, &data[0]), "set")
+        finally:
+            self.busy = False
+
+
+# ---- counting and schedule --------------------------------------------------------------------------------
+
+cdef sppim_shape *_shapes(list shapes) except NULL:
+    cdef sppim_shape *rows = <sppim_shape *>calloc(len(shapes) + 1, sizeof(sppim_shape))
+    if rows is NULL:
+        raise MemoryError("shapes")
+    try:
+        for i, shape in enumerate(shapes):
+            rows[i] = dict(shape, struct_size=sizeof(sppim_shape))
+    except BaseException:
+        free(rows)
+        raise
+    return rows
+
+
+cdef int _same_shape(const uint32_t[:, ::1] a, const uint32_t[:, ::1] b, size_t layers) except -1:
+    if <size_t>a.shape[0] != layers or <size_t>b.shape[0] != layers or a.shape[1] != b.shape[1]:
+        raise ShapeError(f"non-zero counts ({a.shape[0]}, {a.shape[1]}) and ({b.shape[0]}, {b.shape[1]}) "
+                         f"for {layers} layers")
+    return 0
+
+
+def count_batch(list shapes, int32_t rule, const uint32_t[:, ::1] operand_nonzeros,
+                const uint32_t[:, ::1] error_nonzeros):
+    """Counters of one counted batch, uint64 [layers][counters]."""
+    _same_shape(operand_nonzeros, error_nonzeros, len(shapes))
+    out = np.zeros((len(shapes), sppim_counter_count()), np.uint64)
+    cdef uint64_t[:, ::1] view = out
+    if not out.size or not operand_nonzeros.shape[1]:
+        return out
+    cdef sppim_shape *rows = _shapes(shapes)
+    try:
+        _check(sppim_count_batch(rows, len(shapes), rule, operand_nonzeros.shape[1], &operand_nonzeros[0, 0],
+                                 &error_nonzeros[0, 0], <sppim_counters *>&view[0, 0]), "count_batch")
+    finally:
+        free(rows)
+    return out
+
+
+cdef class ScheduleCore:
+    """One sppim_schedule. config: the fields of sppim_schedule_config, shapes: those of sppim_shape."""
+    cdef sppim_schedule *schedule
+    cdef size_t layers
+
+    def __cinit__(self, dict config, list shapes):
+        cdef sppim_schedule_config c = dict(config, struct_size=sizeof(sppim_schedule_config))
+        cdef sppim_shape *rows = _shapes(shapes)
+        self.layers = len(shapes)
+        try:
+            _check(sppim_schedule_create(&c, rows, self.layers, &self.schedule), "schedule")
+        finally:
+            free(rows)
+
+    def __dealloc__(self):
+        sppim_schedule_destroy(self.schedule)
+
+    def __reduce__(self):
+        raise TypeError("ScheduleCore does not pickle")
+
+    def batch(self, const uint32_t[:, ::1] operand_nonzeros, const uint32_t[:, ::1] error_nonzeros):
+        _same_shape(operand_nonzeros, error_nonzeros, self.layers)
+        if operand_nonzeros.shape[1]:
+            _check(sppim_schedule_batch(self.schedule, operand_nonzeros.shape[1], &operand_nonzeros[0, 0],
+                                        &error_nonzeros[0, 0]), "schedule")
+
+    def result(self):
+        """(cycles, counters uint64 [layers][counters])."""
+        cdef uint64_t cycles = 0
+        out = np.zeros((self.layers, sppim_counter_count()), np.uint64)
+        cdef uint64_t[:, ::1] view = out
+        _check(sppim_schedule_result(self.schedule, &cycles, <sppim_counters *>&view[0, 0]), "schedule")
+        return cycles, out

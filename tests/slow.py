@@ -1,0 +1,557 @@
+"""The arithmetic (docs/arithmetic.md) and the counters (docs/chip.md, C2) on plain Python integers.
+
+Written from the words of the two documents alone, to be obviously right rather than fast. Multiplications
+are counted one by one, not by the closed forms of C2; only the traffic follows the table of C2.
+"""
+
+from fractions import Fraction
+from math import floor, isqrt
+
+RULES = ('local', 'drtp', 'dfa', 'bp')
+MASK32, MASK64 = 2**32 - 1, 2**64 - 1
+STREAM_WEIGHTS, STREAM_LEPU, STREAM_ROUNDING, STREAM_ORDER = 1, 2, 3, 4  # A3.5
+WEIGHT_MAX, SCORE_BIAS_MAX = 32639, 2**30  # A2
+BIAS_INPUT = 64  # A2: constant input of the bias
+
+COUNTERS = (
+    'images batches input_values input_zeros error_values error_zeros '
+    'fp_macs_total fp_macs_skipped fp_macs_gated fp_macs_done '
+    'ep_macs_total ep_macs_skipped ep_macs_gated ep_macs_done '
+    'gc_macs_total gc_macs_skipped gc_macs_gated gc_macs_done '
+    'pot_macs_total pot_macs_done pot_macs_gated '
+    'acc_saturations activation_saturations error_saturations delta_saturations weight_saturations '
+    'sram_activation_read_bytes sram_activation_write_bytes sram_error_read_bytes sram_error_write_bytes '
+    'sram_weight_read_bytes sram_weight_write_bytes sram_gradient_read_bytes '
+    'ema_activation_read_bytes ema_activation_write_bytes ema_error_read_bytes ema_error_write_bytes '
+    'ema_weight_read_bytes ema_weight_write_bytes ema_random_read_bytes').split()
+
+
+# A1 Rounding and overflow
+
+def shr(x, s, mode):
+    """A1.1: x / 2^s rounded to an integer."""
+    if not 0 <= s <= 62:
+        raise ValueError('A1.1: the shift must be 0..62')
+    exact = Fraction(x, 2**s)
+    if mode == 'rnu':
+        return floor(exact + Fraction(1, 2))
+    if mode == 'rne':
+        return round(exact)  # Python rounds a Fraction to nearest, ties to even
+    if mode == 'rdn':
+        return floor(exact)
+    if mode == 'rod':
+        below = floor(exact)
+        return below + 1 if exact != below and below % 2 == 0 else below
+    raise ValueError('A1.1: unknown mode %r' % (mode,))
+
+
+def stochastic(x, s, u):
+    """A1.2: floor((x + floor(u 2^s / 2^16)) / 2^s)."""
+    if not 0 <= s <= 46:
+        raise ValueError('A1.2: the shift must be 0..46')
+    return (x + u * 2**s // 2**16) // 2**s
+
+
+def sat(x, lo, hi):
+    """A1.3: lo if x < lo, hi if x > hi, else x."""
+    return lo if x < lo else hi if x > hi else x
+
+
+def wrap(x, bits):
+    """A1.4: the integer in -2^(B-1) .. 2^(B-1)-1 that is congruent to x modulo 2^B."""
+    residue = x % 2**bits
+    return residue - 2**bits if residue >= 2**(bits - 1) else residue
+
+
+def requantize(x, s, mode, lo, hi):
+    """A1.5: round first, then saturate."""
+    return sat(shr(x, s, mode), lo, hi)
+
+
+def fit(x, bits, overflow):
+    """A1.6: the accumulator's rule; bits 0 is wide. Returns (value, changed)."""
+    if bits == 0:
+        return x, False
+    if overflow == 'saturate':
+        value = sat(x, -2**(bits - 1), 2**(bits - 1) - 1)
+    elif overflow == 'wrap':
+        value = wrap(x, bits)
+    else:
+        raise ValueError('A1.6: unknown overflow rule %r' % (overflow,))
+    return value, value != x
+
+
+# A3 Random numbers
+
+def mix32(x):
+    """A3.1: modulo 2^32."""
+    x ^= x >> 16
+    x = x * 0x85EBCA6B & MASK32
+    x ^= x >> 13
+    x = x * 0xC2B2AE35 & MASK32
+    return x ^ x >> 16
+
+
+def mix64(x):
+    """A3.2: modulo 2^64."""
+    x ^= x >> 33
+    x = x * 0xFF51AFD7ED558CCD & MASK64
+    x ^= x >> 33
+    x = x * 0xC4CEB9FE1A85EC53 & MASK64
+    return x ^ x >> 33
+
+
+def key(seed, stream, layer, step):
+    """A3.3: (k0, k1), the low and the high half."""
+    k = 0
+    for word in (seed, stream, layer, step):
+        k = mix64(((k ^ word) + 0x9E3779B97F4A7C15) & MASK64)
+    return k & MASK32, k >> 32
+
+
+def draw32(k, i):
+    """A3.4: mix32(((i xor k1) + k0) mod 2^32)."""
+    k0, k1 = k
+    return mix32(((i ^ k1) + k0) & MASK32)
+
+
+def draw16(k, i):
+    """A3.4: the low half of draw32(key, i div 2) for even i, the high half for odd i."""
+    both = draw32(k, i // 2)
+    return both // 2**16 if i % 2 else both % 2**16
+
+
+def order(seed, epoch, count):
+    """A3.6: the images by ascending draw32(key(seed, 4, 0, p), i)."""
+    k = key(seed, STREAM_ORDER, 0, epoch)
+    return sorted(range(count), key=lambda i: draw32(k, i))
+
+
+# A4 Power-of-two codes
+
+def pot_value(code):
+    """A4.1: bit 3 is the sign, bits 2..0 the exponent; E = 7 codes zero."""
+    sign, exponent = divmod(code, 8)
+    return 0 if exponent == 7 else (-1)**sign * 2**exponent
+
+
+def pot_mac(acc, x, code):
+    """A4.2: acc +- (x << E); acc for the zero code."""
+    return acc + x * pot_value(code)
+
+
+def pot_matrix(seed, layer, classes, outputs, levels):
+    """A4.3: R[c][j] as codes; sign is bit 15 of u, exponent ((u mod 32768) x levels) div 32768."""
+    k = key(seed, STREAM_LEPU, layer, 0)
+
+    def code(i):
+        sign, rest = divmod(draw16(k, i), 32768)
+        return 8 * sign + rest * levels // 32768
+
+    return [[code(c * outputs + j) for j in range(outputs)] for c in range(classes)]
+
+
+# A9 Formats of a multi-layer perceptron
+
+def ceil_log2(n):
+    """A9: the smallest i with 2^i >= n."""
+    i = 0
+    while 2**i < n:
+        i += 1
+    return i
+
+
+def round_log2(k):
+    """A9: the integer i with 2^(2i-1) <= K^2 < 2^(2i+1)."""
+    i = 0
+    while k * k >= 2**(2 * i + 1):
+        i += 1
+    return i
+
+
+def mlp_formats(sizes, rule, product_bits=8, centred=True):
+    """A9: the default format of every layer of a perceptron with sizes = [inputs, hidden..., classes]."""
+    last = len(sizes) - 2
+    return [layer_format(sizes[l], sizes[l + 1], l == 0, l == last, rule, product_bits, centred)
+            for l in range(last + 1)]
+
+
+def layer_format(K, N, first, last, rule, product_bits, centred):
+    """A9: one row of defaults."""
+    F = 0
+    while 6 * 4**F // K < 2**23:  # "the integer with 2^23 <= 6 x 4^F div K < 2^25"
+        F += 1
+    bound = isqrt(6 * 4**F // K)
+    Fin = 7 if first else 5
+    FV = F - 16 + product_bits
+    half_log = (ceil_log2(N) + 1) // 2
+    if last or rule == 'bp':
+        rate = (9 if centred else 7) + round_log2(K)
+    else:
+        rate = (12 if centred else 7) + half_log
+    return {
+        'inputs': K, 'outputs': N, 'weight_frac': F, 'init_bound': bound // 2 if last else bound,
+        'product_bits': product_bits, 'fp_shift': 0 if last else FV + Fin - 5, 'fp_round': 'rnu',
+        'activation_max': 127, 'margin_log2': FV + Fin if last else 7 + half_log,
+        'delta_shift': 0 if last else 4, 'bp_shift': FV, 'update_shift': max(0, rate + Fin - F),
+        'update_round': 'sr', 'pot_levels': 4, 'centred': centred, 'fp_acc_bits': 0,
+        'fp_acc_overflow': 'saturate', 'gc_acc_bits': 0, 'gc_acc_overflow': 'saturate'}
+
+
+# A5 to A7, for one layer
+
+def initial_weights(fmt, seed, layer):
+    """A5.1: ((2B+1) u div 2^16) - B; the bias row is 0."""
+    k, N, B = key(seed, STREAM_WEIGHTS, layer, 0), fmt['outputs'], fmt['init_bound']
+    rows = [[(2 * B + 1) * draw16(k, row * N + n) // 2**16 - B for n in range(N)]
+            for row in range(fmt['inputs'])]
+    return rows + [[0] * N]
+
+
+def product_weights(fmt, W):
+    """A5.2: V = requantize(W, 16 - product_bits, rnu, -h, h)."""
+    bits = fmt['product_bits']
+    h = 2**(bits - 1) - 1
+    return [[requantize(w, 16 - bits, 'rnu', -h, h) for w in row] for row in W]
+
+
+def top_bytes(M):
+    """A7.4: m[k] = sat(shr(M[k], 8, rnu), -128, 127)."""
+    return [sat(shr(value, 8, 'rnu'), -128, 127) for value in M]
+
+
+def fold(fmt, V, m):
+    """A5.3: S[n] = 64 V[K][n] - sum over k < K of m[k] V[k][n]."""
+    K = fmt['inputs']
+    return [BIAS_INPUT * V[K][n] - sum(m[k] * V[k][n] for k in range(K)) for n in range(fmt['outputs'])]
+
+
+def accumulate(start, terms, bits, overflow, counter):
+    """A1.6: fit is applied to the starting value and after every addition."""
+    acc, changed = fit(start, bits, overflow)
+    counter['acc_saturations'] += changed
+    for term in terms:
+        acc, changed = fit(acc + term, bits, overflow)
+        counter['acc_saturations'] += changed
+    return acc
+
+
+def product(fmt, V, S, x, counter):
+    """A5.4: acc[n] starts at fit(S[n]), then k = 0, 1, .. K-1 in this order."""
+    return [accumulate(S[n], [x[k] * V[k][n] for k in range(fmt['inputs'])],
+                       fmt['fp_acc_bits'], fmt['fp_acc_overflow'], counter)
+            for n in range(fmt['outputs'])]
+
+
+def activate(fmt, acc, counter):
+    """A5.5: requantize(acc[n], fp_shift, fp_round, 0, activation_max)."""
+    rounded = [shr(a, fmt['fp_shift'], fmt['fp_round']) for a in acc]
+    counter['activation_saturations'] += sum(v > fmt['activation_max'] for v in rounded)
+    return [sat(v, 0, fmt['activation_max']) for v in rounded]
+
+
+def saturate_byte(value, counter, name):
+    """sat(value, -127, 127), counted under the given name."""
+    counter[name] += abs(value) > 127
+    return sat(value, -127, 127)
+
+
+def hinge(z, label, margin_log2, counter):
+    """A6.1: the error of the squared hinge for the scores z."""
+    e = []
+    for c, score in enumerate(z):
+        T = 1 if c == label else -1
+        v = score - T * 2**margin_log2
+        met = T * v >= 0
+        e.append(0 if met else saturate_byte(shr(v, margin_log2 - 7, 'rnu'), counter, 'error_saturations'))
+    return e
+
+
+def gated_delta(y, sums, shift, counter):
+    """A6.5, A6.6: d[j] = requantize(sum, shift, rnu, -127, 127) if y[j] > 0, else 0."""
+    return [saturate_byte(shr(sums[j], shift, 'rnu'), counter, 'delta_saturations') if y[j] > 0 else 0
+            for j in range(len(y))]
+
+
+def gradient(fmt, xs, ds, m, counter):
+    """A7.1: G[k][n]; the images in order, then the term - m[k] D[n]; the bias row adds 64 d[n] image by image."""
+    K, N, rule = fmt['inputs'], fmt['outputs'], (fmt['gc_acc_bits'], fmt['gc_acc_overflow'], counter)
+    D = [sum(d[n] for d in ds) for n in range(N)]
+    G = [[accumulate(0, [x[k] * d[n] for x, d in zip(xs, ds)] + [-m[k] * D[n]], *rule) for n in range(N)]
+         for k in range(K)]
+    return G + [[accumulate(0, [BIAS_INPUT * d[n] for d in ds], *rule) for n in range(N)]]
+
+
+def updated_weights(fmt, W, G, rate_shift, k, counter):
+    """A7.2, A7.3: W[k][n] = sat(W[k][n] - q, -32639, 32639)."""
+    s, N, result = fmt['update_shift'] + rate_shift, fmt['outputs'], []
+    for row in range(fmt['inputs'] + 1):
+        result.append([])
+        for n in range(N):
+            if fmt['update_round'] == 'sr':
+                q = stochastic(G[row][n], s, draw16(k, row * N + n))
+            else:
+                q = shr(G[row][n], s, fmt['update_round'])
+            w = W[row][n] - q
+            counter['weight_saturations'] += abs(w) > WEIGHT_MAX
+            result[row].append(sat(w, -WEIGHT_MAX, WEIGHT_MAX))
+    return result
+
+
+def updated_mean(fmt, M, xs):
+    """A7.4: M[k] + shr(b - M[k], 4, rnu), only if the layer is centred."""
+    if not fmt['centred']:
+        return M
+    n = len(xs)
+    means = [(512 * sum(x[k] for x in xs) + n) // (2 * n) for k in range(fmt['inputs'])]
+    return [old + shr(b - old, 4, 'rnu') for old, b in zip(M, means)]
+
+
+def updated_score_bias(fmt, bias, es, counter):
+    """A6.7: sat(score_bias[c] - shr(2^(margin_log2-7) sum of e[c], 8, rnu), -2^30, 2^30)."""
+    result = []
+    for c, old in enumerate(bias):
+        value = old - shr(2**(fmt['margin_log2'] - 7) * sum(e[c] for e in es), 8, 'rnu')
+        counter['weight_saturations'] += abs(value) > SCORE_BIAS_MAX
+        result.append(sat(value, -SCORE_BIAS_MAX, SCORE_BIAS_MAX))
+    return result
+
+
+def zeros(rows):
+    """C2: the number of zeros, over all rows."""
+    return sum(row.count(0) for row in rows)
+
+
+def count_mac(counter, phase, skipping, gating):
+    """C1: a zero of the broadcast operand is skipped; a zero of the other one is gated; the rest is done."""
+    fate = 'skipped' if skipping == 0 else 'gated' if gating == 0 else 'done'
+    counter[phase + '_macs_total'] += 1
+    counter[phase + '_macs_' + fate] += 1
+
+
+def count_pot(counter, done):
+    """C1: all zeros in the LEPU are gated."""
+    counter['pot_macs_total'] += 1
+    counter['pot_macs_done' if done else 'pot_macs_gated'] += 1
+
+
+# A8 The network
+
+class Batch:
+    """One batch on its way: what the layers have computed on it so far."""
+
+    def __init__(self, number, x, labels, rate_shift, depth):
+        self.number, self.labels, self.rate_shift = number, labels, rate_shift
+        self.x = [x] + [None] * depth  # x[l] enters layer l, x[l + 1] leaves it; the last are the scores
+        self.e = [None] * depth
+        self.d = [None] * depth
+
+    @property
+    def retired(self):
+        return None not in self.d
+
+
+class SlowNetwork:
+    """A8: the state of all layers; tick() feeds a batch, or an empty place."""
+
+    def __init__(self, layers, rule, seed, execution='sequential', staleness=0):
+        if rule not in RULES or execution not in ('sequential', 'pipelined'):
+            raise ValueError('unknown rule or execution')
+        if execution == 'pipelined' and rule == 'bp':
+            raise ValueError('A8.4: bp cannot be pipelined')
+        self.layers, self.rule, self.seed = layers, rule, seed
+        self.pipelined, self.staleness = execution == 'pipelined', staleness
+        self.depth, self.classes = len(layers), layers[-1]['outputs']
+        self.W = [initial_weights(fmt, seed, l) for l, fmt in enumerate(layers)]
+        self.M = [[0] * fmt['inputs'] for fmt in layers]
+        self.score_bias = [[0] * self.classes for _ in layers[:-1]] + [[]]
+        self.R = [pot_matrix(seed, l, self.classes, fmt['outputs'], fmt['pot_levels'])
+                  for l, fmt in enumerate(layers[:-1])]
+        self.counters = [dict.fromkeys(COUNTERS, 0) for _ in layers]
+        self.places, self.batches, self.trace = [], 0, []
+        self.follow()
+
+    def follow(self):
+        """A7.3, A7.4: V, m and S follow W and M."""
+        self.V = [product_weights(fmt, W) for fmt, W in zip(self.layers, self.W)]
+        self.m = [top_bytes(M) for M in self.M]
+        self.S = [fold(*of_layer) for of_layer in zip(self.layers, self.V, self.m)]
+
+    @property
+    def in_flight(self):
+        """Batches not yet updated from in all layers."""
+        return self.batches - len(self.trace)
+
+    def drain(self):
+        """A8.3: ticks with an empty place until every batch has been updated from in all layers."""
+        while self.in_flight:
+            self.tick(None)
+
+    def scores(self, x):
+        """A8.5: A5 with the state as it is; nothing is counted."""
+        rows = x
+        for l in range(self.depth):
+            rows = self.layer_outputs(l, rows, dict.fromkeys(COUNTERS, 0))
+        return rows
+
+    def tick(self, x, labels=None, rate_shift=0):
+        """A8: all updates of a tick take effect together at its end."""
+        if x is None:
+            self.places.append(None)
+        else:
+            self.places.append(Batch(self.batches, x, labels, rate_shift, self.depth))
+            self.batches += 1
+        for l in range(self.depth):
+            batch = self.place(l if self.pipelined else 0)
+            if batch:
+                self.forward(l, batch)
+        updates = [self.backward(l, batch) for l in reversed(range(self.depth))
+                   for batch in [self.place(self.backward_delay(l))] if batch]
+        for l, W, M, score_bias in updates:
+            self.W[l], self.M[l], self.score_bias[l] = W, M, score_bias
+        self.follow()
+        self.trace += [self.nonzeros(b) for b in self.retired_batches()[len(self.trace):]]
+
+    def place(self, ago):
+        """What entered so many ticks ago: a batch or None."""
+        return self.places[-1 - ago] if ago < len(self.places) else None
+
+    def backward_delay(self, l):
+        """A8.1, A8.2: how many ticks after its entry a batch has its EP and GC in layer l."""
+        if not self.pipelined:
+            return self.staleness
+        return (self.depth - 1 if self.rule == 'dfa' else l) + self.staleness
+
+    def retired_batches(self):
+        return [b for b in self.places if b and b.retired]
+
+    def nonzeros(self, batch):
+        """The trace of a batch: non-zero inputs and errors of every layer and image."""
+        return tuple([[len(row) - row.count(0) for row in rows] for rows in of_layers]
+                     for of_layers in (batch.x[:-1], batch.d))
+
+    def is_hidden(self, l):
+        return l < self.depth - 1
+
+    # Forward
+
+    def layer_outputs(self, l, xs, counter):
+        """A5.4 to A5.6: activations of a hidden layer, scores of the output layer."""
+        fmt = self.layers[l]
+        accs = [product(fmt, self.V[l], self.S[l], x, counter) for x in xs]
+        return [activate(fmt, acc, counter) for acc in accs] if self.is_hidden(l) else accs
+
+    def forward(self, l, batch):
+        """FP of layer l on a batch."""
+        counter, xs, V, fmt = self.counters[l], batch.x[l], self.V[l], self.layers[l]
+        K, N, n = fmt['inputs'], fmt['outputs'], len(xs)
+        batch.x[l + 1] = self.layer_outputs(l, xs, counter)
+        for operands in xs + [self.m[l] + [BIAS_INPUT]]:  # C2: the images and one more for the fold
+            for operand, weights in zip(operands, V):
+                for weight in weights:
+                    count_mac(counter, 'fp', operand, weight)
+        counter['input_values'] += n * K
+        counter['input_zeros'] += zeros(xs)
+        counter['sram_activation_read_bytes'] += n * K
+        counter['sram_activation_write_bytes'] += n * N
+        counter['ema_activation_read_bytes'] += n * K
+        counter['ema_activation_write_bytes'] += n * N
+        counter['ema_weight_read_bytes'] += 2 * (K + 1) * N
+
+    # Backward
+
+    def backward(self, l, batch):
+        """EP and GC of layer l on a batch; returns the layer's next state."""
+        fmt, counter, xs = self.layers[l], self.counters[l], batch.x[l]
+        batch.e[l] = self.class_errors(l, batch)
+        batch.d[l] = batch.e[l] if not self.is_hidden(l) else self.deltas(l, batch)
+        ds = batch.d[l]
+        G = gradient(fmt, xs, ds, self.m[l], counter)
+        k = key(self.seed, STREAM_ROUNDING, l, batch.number)
+        W = updated_weights(fmt, self.W[l], G, batch.rate_shift, k, counter)
+        score_bias = self.score_bias[l]
+        if self.is_hidden(l) and self.rule == 'local':
+            score_bias = updated_score_bias(fmt, score_bias, batch.e[l], counter)
+        self.count_gradient(l, xs, ds)
+        self.count_backward_traffic(l, len(xs))
+        return l, W, updated_mean(fmt, self.M[l], xs), score_bias
+
+    def class_errors(self, l, batch):
+        """A6.1 to A6.4: e of every image; None for a hidden layer under bp."""
+        fmt, counter = self.layers[l], self.counters[l]
+        if not self.is_hidden(l) or self.rule == 'local':
+            rows = batch.x[l + 1]
+            scores = [self.project(l, y) for y in rows] if self.is_hidden(l) else rows
+            return [hinge(z, label, fmt['margin_log2'], counter) for z, label in zip(scores, batch.labels)]
+        if self.rule == 'drtp':
+            return [[-64 if c == label else 0 for c in range(self.classes)] for label in batch.labels]
+        return batch.e[-1] if self.rule == 'dfa' else None
+
+    def project(self, l, y):
+        """A6.3: z[c] = score_bias[c] + sum over j of R[c][j] y[j], one PoT MAC at a time."""
+        z = list(self.score_bias[l])
+        for c, codes in enumerate(self.R[l]):
+            for j, code in enumerate(codes):
+                z[c] = pot_mac(z[c], y[j], code)
+                count_pot(self.counters[l], y[j] != 0)
+        return z
+
+    def deltas(self, l, batch):
+        """A6.5, A6.6: d of every image of a hidden layer."""
+        fmt, counter, ys = self.layers[l], self.counters[l], batch.x[l + 1]
+        if self.rule == 'bp':
+            shift = self.layers[l + 1]['bp_shift']
+            return [gated_delta(y, self.transposed_product(l + 1, d), shift, counter)
+                    for y, d in zip(ys, batch.d[l + 1])]
+        return [gated_delta(y, self.project_back(l, y, e), fmt['delta_shift'], counter)
+                for y, e in zip(ys, batch.e[l])]
+
+    def transposed_product(self, l, d):
+        """A6.5: sum over n of V[j][n] d[n], on the arrays of layer l, which C2 counts as that layer's EP."""
+        sums = [0] * self.layers[l]['inputs']
+        for j in range(len(sums)):
+            for weight, error in zip(self.V[l][j], d):
+                sums[j] += weight * error
+                count_mac(self.counters[l], 'ep', error, weight)
+        return sums
+
+    def project_back(self, l, y, e):
+        """A6.6: sum over c of R[c][j] e[c], one PoT MAC at a time."""
+        sums = [0] * len(y)
+        for c, codes in enumerate(self.R[l]):
+            for j, code in enumerate(codes):
+                sums[j] = pot_mac(sums[j], e[c], code)
+                count_pot(self.counters[l], e[c] != 0 and y[j] != 0)
+        return sums
+
+    def count_gradient(self, l, xs, ds):
+        """C2: images and batches, errors, and the MACs of GC with one more for the centring and bias term."""
+        counter, fmt = self.counters[l], self.layers[l]
+        D = [sum(column) for column in zip(*ds)]
+        for errors, operands in list(zip(ds, xs)) + [(D, self.m[l] + [BIAS_INPUT])]:
+            for error in errors:
+                for operand in operands:
+                    count_mac(counter, 'gc', error, operand)
+        counter['images'] += len(xs)
+        counter['batches'] += 1
+        counter['error_values'] += len(xs) * fmt['outputs']
+        counter['error_zeros'] += zeros(ds)
+
+    def count_backward_traffic(self, l, n):
+        """C2: the column GC of the traffic table."""
+        counter, K, N = self.counters[l], self.layers[l]['inputs'], self.layers[l]['outputs']
+        T, hidden = (K + 1) * N, self.is_hidden(l)
+        late, bp = self.rule in ('dfa', 'bp'), self.rule == 'bp'
+        inner, proj = bp and l > 0, hidden and self.rule == 'local'
+        counter['sram_activation_read_bytes'] += n * K + proj * n * N
+        counter['sram_error_read_bytes'] += n * N * (1 + inner)
+        counter['sram_error_write_bytes'] += n * N
+        counter['sram_weight_read_bytes'] += 2 * T
+        counter['sram_weight_write_bytes'] += 2 * T
+        counter['sram_gradient_read_bytes'] += 4 * T
+        counter['ema_activation_read_bytes'] += late * n * K
+        counter['ema_error_read_bytes'] += bp * n * N + inner * n * N
+        counter['ema_error_write_bytes'] += inner * n * K
+        counter['ema_weight_read_bytes'] += 2 * T * (1 + inner)
+        counter['ema_weight_write_bytes'] += 2 * T
+        counter['ema_random_read_bytes'] += (self.classes * N + 1) // 2 if hidden and not bp else 0
