@@ -1,0 +1,1 @@
+"""Chip tables that come with the package; see sppim_core.chip."""

@@ -1,0 +1,243 @@
+"""A multi-layer perceptron in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from sppim_core import _core, check
+from sppim_core.arithmetic import quantize_inputs
+from sppim_core.counters import NAMES, Counters
+from sppim_core.errors import DataError, IsaError, ShapeError
+from sppim_core.formats import EXECUTIONS, PATHS, RULES, Accumulator, LayerFormat, mlp_formats, to_core
+
+_STATE = _core.TENSORS[:3]
+_DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if not name.endswith("_cycles")]
+_SCORE_ROWS = 4096
+
+
+class Network:
+    """A network of fully connected layers that learns by error prediction.
+
+    layers: sizes [inputs, hidden ..., classes], or LayerFormat objects. rule: how hidden layers get their
+    error (local, drtp, dfa, bp). execution: sequential or pipelined (A8). staleness: batches by which
+    updates are delayed. batch: largest batch. threads, isa, path choose how it is computed, never what."""
+
+    def __init__(self, layers, *, rule: str = "local", seed: int = 1, batch: int = 64, product_bits: int = 8,
+                 centred: bool = True, execution: str = "sequential", staleness: int = 0, threads: int = 1,
+                 isa: str | None = None, path: str = "auto"):
+        self.rule = check.choice("rule", rule, RULES)
+        self.formats = _formats(layers, rule, product_bits, centred)
+        self.seed = check.integer("seed", seed, 0, 2**64 - 1)
+        self.batch = check.integer("batch", batch, 1, 65535)
+        self.execution = check.choice("execution", execution, EXECUTIONS)
+        self.staleness = check.integer("staleness", staleness, 0, 64)
+        self.threads = check.integer("threads", threads, 1, 256)
+        self.path = check.choice("path", path, PATHS)
+        if rule == "bp" and execution == "pipelined":
+            raise ValueError("execution 'pipelined' is not possible with rule 'bp': its errors need the layer above")
+        if isa is None and _core.isa_default() is None:
+            raise IsaError(f"SPPIM_ISA={os.environ['SPPIM_ISA']!r} is not one of {', '.join(_core.isa_names())}")
+        if isa is not None and check.choice("isa", isa, (isa,)) not in _core.isa_names():
+            raise IsaError(f"isa must be one of {', '.join(_core.isa_names())} on this machine, not {isa!r}")
+        self._core = _core.Core([to_core(layer) for layer in self.formats], self.seed, RULES.index(rule),
+                                EXECUTIONS.index(execution), self.staleness, self.batch, self.threads,
+                                PATHS.index(path), isa)
+        self._earlier = np.zeros((len(self.formats), len(NAMES)), np.uint64)
+
+    def __repr__(self) -> str:
+        return (f"<Network {'-'.join(map(str, self.sizes))}, rule {self.rule}, {self.execution}, seed {self.seed}, "
+                f"isa {self.isa}, {self.threads} thread{'s' * (self.threads > 1)}>")
+
+    @property
+    def sizes(self) -> list[int]:
+        return [self.formats[0].inputs] + [layer.outputs for layer in self.formats]
+
+    @property
+    def classes(self) -> int:
+        return self.formats[-1].outputs
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction-set level of the kernels."""
+        return self._core.isa
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that have entered and have not yet been learned from in all layers."""
+        return self._core.in_flight
+
+    @property
+    def batches(self) -> int:
+        """Batches that have entered."""
+        return self._core.batches
+
+    def tick(self, x=None, labels=None, rate_shift: int = 0):
+        """One step of A8: x (n, inputs) as quantize_inputs takes it, or scipy.sparse; labels (n,) integers.
+
+        Without x an empty place enters. Returns (batch number, input non-zeros, error non-zeros) of the batch that
+        left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C), the network is as before."""
+        rate_shift = check.integer("rate_shift", rate_shift, 0, 16)
+        if x is None:
+            if labels is not None:
+                raise ValueError("labels without x")
+            return self._core.tick(None, None, rate_shift)
+        x = self._inputs(x)
+        labels = check.array("labels", labels, np.int32, 1, 0, self.classes - 1)
+        if len(labels) != len(x):
+            raise ShapeError(f"x and labels must have equal lengths, not {len(x)} and {len(labels)}")
+        if not 1 <= len(x) <= self.batch:
+            raise ShapeError(f"x must hold 1..{self.batch} images (the batch of this network), not {len(x)}")
+        return self._core.tick(x, labels, rate_shift)
+
+    def drain(self) -> list:
+        """Ticks with empty places until nothing is in flight; what tick() returned for each batch that left."""
+        left = []
+        while self.in_flight:
+            left.append(self.tick())
+        return [batch for batch in left if batch is not None]
+
+    def scores(self, x) -> np.ndarray:
+        """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
+        if not scipy.sparse.issparse(x):
+            return self._core.scores(self._inputs(x))
+        parts = [self._core.scores(self._inputs(x[i:i + _SCORE_ROWS])) for i in range(0, x.shape[0], _SCORE_ROWS)]
+        return np.concatenate(parts) if parts else np.empty((0, self.classes), np.int64)
+
+    def predict(self, x) -> np.ndarray:
+        """Class of each image, int64 (n,); among equal scores the lowest."""
+        return self.scores(x).argmax(axis=1)
+
+    def _inputs(self, x) -> np.ndarray:
+        if scipy.sparse.issparse(x):
+            x = x.toarray()
+        x = quantize_inputs(x)
+        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
+        return np.require(x, requirements=["C", "A"])
+
+    def counters(self) -> Counters:
+        """Counters since creation, without cycles (a Schedule has those)."""
+        return Counters(self._earlier + self._core.counters())
+
+    def weights(self, layer: int) -> np.ndarray:
+        """Master weights W of a layer, int16 (inputs + 1, outputs); the last row is the bias."""
+        return self._tensor(layer, "weights").reshape(-1, self.formats[layer].outputs)
+
+    def means(self, layer: int) -> np.ndarray:
+        """Running means M of a layer's inputs, int16 (inputs,), 8 more fraction bits than the input."""
+        return self._tensor(layer, "means")
+
+    def score_bias(self, layer: int) -> np.ndarray:
+        """Score bias of a hidden layer's local classifier, int32 (classes,); empty for the output layer."""
+        return self._tensor(layer, "score_bias")
+
+    def pot_codes(self, layer: int) -> np.ndarray:
+        """Codes (A4.1) of a hidden layer's LEPU matrix, uint8 (classes, outputs); empty for the output layer."""
+        return self._tensor(layer, "pot_codes").reshape(-1, self.formats[layer].outputs)
+
+    def _tensor(self, layer: int, name: str) -> np.ndarray:
+        layer = check.integer("layer", layer, 0, len(self.formats) - 1)
+        return self._core.get(layer, _core.TENSORS.index(name))
+
+    def digest(self) -> str:
+        """SHA-256 over state and counters (A10): equal digests, equal runs."""
+        sha = hashlib.sha256()
+        for layer in range(len(self.formats)):
+            for name in _STATE:
+                tensor = self._tensor(layer, name)
+                sha.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
+        sha.update(self.counters().values[:, _DIGEST_COUNTERS].astype("<u8").tobytes())
+        return sha.hexdigest()
+
+    # ---- keeping -----------------------------------------------------------------------------------------
+
+    def _config(self) -> dict:
+        return {"formats": [asdict(layer) for layer in self.formats], "rule": self.rule, "seed": self.seed,
+                "batch": self.batch, "execution": self.execution, "staleness": self.staleness,
+                "batches": self.batches, "arithmetic_version": _core.ARITHMETIC_VERSION}
+
+    def _arrays(self) -> dict:
+        if self.in_flight:
+            raise RuntimeError(f"{self.in_flight} batches are in flight; drain() first")
+        arrays = {f"{name}_{layer}": self._tensor(layer, name)
+                  for layer in range(len(self.formats)) for name in _STATE}
+        return arrays | {"counters": self.counters().values}
+
+    @classmethod
+    def _restore(cls, config: dict, arrays: dict, **how) -> "Network":
+        if config["arithmetic_version"] != _core.ARITHMETIC_VERSION:
+            raise DataError(f"made with arithmetic version {config['arithmetic_version']}, "
+                            f"this is version {_core.ARITHMETIC_VERSION}")
+        formats = [LayerFormat(**{**layer, "fp_accumulator": Accumulator(**layer["fp_accumulator"]),
+                                  "gc_accumulator": Accumulator(**layer["gc_accumulator"])})
+                   for layer in config["formats"]]
+        network = cls(formats, rule=config["rule"], seed=config["seed"], batch=config["batch"],
+                      execution=config["execution"], staleness=config["staleness"], **how)
+        for layer, layer_format in enumerate(formats):
+            for name in _STATE:
+                if name != "means" or layer_format.centred:
+                    network._set_tensor(layer, name, arrays[f"{name}_{layer}"])
+        network._core.batches = config["batches"]
+        network._earlier = Counters(arrays["counters"]).values
+        return network
+
+    def _set_tensor(self, layer: int, name: str, values: np.ndarray) -> None:
+        expected = self._tensor(layer, name)
+        if values.dtype != expected.dtype or values.shape != expected.shape:
+            raise DataError(f"{name}_{layer} is {values.dtype} {values.shape}, "
+                            f"expected {expected.dtype} {expected.shape}")
+        self._core.set(layer, _core.TENSORS.index(name), np.require(values, requirements=["C", "A"]).view(np.uint8))
+
+    def __reduce__(self):
+        return _unpickle, (self._config(), self._arrays(), {"threads": self.threads, "path": self.path})
+
+    def save(self, path) -> None:
+        """Writes everything to a .npz file, whole or not at all (a temporary file is renamed)."""
+        path = Path(path)
+        config = np.frombuffer(json.dumps(self._config()).encode(), np.uint8)
+        arrays = self._arrays()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
+            try:
+                np.savez(part, config=config, **arrays)
+                part.flush()
+                os.fsync(part.fileno())
+                os.replace(part.name, path)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+
+    @classmethod
+    def load(cls, path, *, threads: int = 1, isa: str | None = None, path_choice: str = "auto") -> "Network":
+        """The network that save() wrote; DataError if the file is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return cls._restore(json.loads(arrays.pop("config").tobytes()), arrays, threads=threads, isa=isa,
+                                path=path_choice)
+        except IsaError:
+            raise
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: not a saved network ({error})") from error
+
+
+def _unpickle(config: dict, arrays: dict, how: dict) -> Network:
+    return Network._restore(config, arrays, **how)
+
+
+def _formats(layers, rule: str, product_bits: int, centred: bool) -> list[LayerFormat]:
+    layers = list(layers)
+    if not any(isinstance(layer, LayerFormat) for layer in layers):
+        return mlp_formats(layers, rule, product_bits, centred)
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, LayerFormat):
+            raise TypeError(f"layers[{i}] must be a LayerFormat like the others, not {layer!r}")
+        if i and layer.inputs != layers[i - 1].outputs:
+            raise ShapeError(f"layers[{i}] has {layer.inputs} inputs, the layer before it {layers[i - 1].outputs} outputs")
+    check.integer("layers[-1].outputs (classes)", layers[-1].outputs, 2, 1024)
+    return layers

@@ -1,0 +1,77 @@
+"""The picture of a training: learning curve, sparsity by layer, pipeline occupancy, fate of the MACs."""
+import numpy as np
+
+from sppim_core.counters import MAC_PHASES, Counters
+
+_PHASES = ("fp", "ep", "gc", "up")
+_COLOURS = {"fp": "#4477aa", "ep": "#ccbb44", "gc": "#228833", "up": "#aa3377",
+            "done": "#4477aa", "skipped": "#bbbbbb", "gated": "#ccbb44"}
+
+
+def draw(path, history, counters: Counters, title: str, float_accuracy: float | None = None) -> None:
+    """Writes the picture; the file name's ending chooses the format (png, pdf, svg)."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'sppim_core[plot]'") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure.suptitle(title)
+    _learning_curve(axes[0, 0], history, float_accuracy)
+    _sparsity(axes[0, 1], counters)
+    _occupancy(axes[1, 0], counters)
+    _macs(axes[1, 1], counters)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _learning_curve(ax, history, float_accuracy):
+    epochs = [e.epoch + 1 for e in history.epochs]
+    ax.plot(epochs, [100 * e.test_accuracy for e in history.epochs], marker="o", markersize=4, color=_COLOURS["fp"],
+            label="fixed point, local errors")
+    if float_accuracy is not None:
+        ax.axhline(100 * float_accuracy, color="black", linestyle="--", linewidth=1,
+                   label="float backpropagation, after all epochs")
+    ax.set(title="Learning curve", xlabel="epoch", ylabel="test accuracy, %")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="lower right")
+    ax.grid(alpha=0.3)
+
+
+def _sparsity(ax, counters):
+    layers = np.arange(counters.layers)
+    ax.bar(layers - 0.2, np.multiply(counters.activation_sparsity(), 100), 0.4, color=_COLOURS["fp"], label="inputs (FP skips)")
+    ax.bar(layers + 0.2, np.multiply(counters.error_sparsity(), 100), 0.4, color=_COLOURS["gc"], label="errors (GC skips)")
+    ax.set(title="Zeros by layer", ylabel="zeros, %", ylim=(0, 105), xticks=layers,
+           xticklabels=[f"layer {layer}" for layer in layers])
+    ax.legend(loc="lower left", framealpha=0.9)
+
+
+def _occupancy(ax, counters):
+    rows = np.arange(counters.layers)
+    height = 0.8 / len(_PHASES)
+    for i, phase in enumerate(_PHASES):
+        busy = 100 * counters[f"{phase}_busy_cycles"] / max(counters.cycles, 1)
+        stall = 100 * counters[f"{phase}_stall_cycles"] / max(counters.cycles, 1)
+        y = rows + (i - 1.5) * height
+        ax.barh(y, busy, height * 0.9, color=_COLOURS[phase], label=f"{phase.upper()} busy")
+        ax.barh(y, stall, height * 0.9, left=busy, facecolor="white", edgecolor=_COLOURS[phase], hatch="////",
+                linewidth=0.5, label="waiting" if i == 0 else None)
+    ax.set(title="Pipeline occupancy", xlabel="share of all cycles, %", yticks=rows,
+           yticklabels=[f"layer {layer}" for layer in rows], xlim=(0, 100))
+    ax.invert_yaxis()
+    ax.legend(loc="lower right", fontsize="small", framealpha=0.9)
+
+
+def _macs(ax, counters):
+    bars = [(f"L{layer} {phase.upper()}", [int(counters[f"{phase}_macs_{part}"][layer]) for part in ("done", "skipped", "gated")])
+            for layer in range(counters.layers) for phase in MAC_PHASES if counters[f"{phase}_macs_total"][layer]]
+    names, bottom = [name for name, _ in bars], np.zeros(len(bars))
+    for i, part in enumerate(("done", "skipped", "gated")):
+        share = np.array([100 * parts[i] / sum(parts) for _, parts in bars])
+        ax.bar(names, share, bottom=bottom, color=_COLOURS[part], label=part)
+        bottom += share
+    ax.set(title="MACs on the arrays: done, skipped (a cycle saved), gated (energy saved)", ylabel="share, %", ylim=(0, 100))
+    ax.title.set_fontsize("medium")
+    ax.legend(loc="lower right", framealpha=0.9)
