@@ -42,17 +42,20 @@ static int weight_fraction(int64_t inputs)
     return f;
 }
 
+/* Rates of hidden layers: not centred, centred. */
+static const int hidden_rates[SPPIM_RULE_COUNT][2] = {
+    [SPPIM_RULE_LOCAL] = {7, 12},
+    [SPPIM_RULE_DRTP] = {17, 18},
+    [SPPIM_RULE_DFA] = {14, 13},
+    [SPPIM_RULE_BP] = {6, 5},
+};
+
 static int update_shift(const sppim_layer_config *c, int rule, int input_frac, int output)
 {
-    const int by_outputs = (ceil_log2(c->outputs) + 1) / 2;
-    int rate;
-    if (output)
-        rate = (c->centred ? 9 : 7) + round_log2(c->inputs);
-    else if (rule == SPPIM_RULE_BP)
-        rate = (c->centred ? 9 : 7) + round_log2(c->inputs);
-    else
-        rate = (c->centred ? 12 : 7) + by_outputs;
-    return at_least(0, rate + input_frac - c->weight_frac);
+    const int base = output ? (c->centred ? 9 : 7) : hidden_rates[rule][c->centred];
+    const int by_inputs = output || rule == SPPIM_RULE_BP;
+    const int by_size = by_inputs ? round_log2(c->inputs) : (ceil_log2(c->outputs) + 1) / 2;
+    return at_least(0, base + by_size + input_frac - c->weight_frac);
 }
 
 sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits,

@@ -14,18 +14,17 @@ typedef struct allocation {
 
 #define ALIGNMENT 64
 
+/* Zeroed by calloc: pages that are never used cost nothing. */
 static void *take(sppim_network *network, size_t count, size_t size)
 {
-    if (size && count > (SIZE_MAX - 2 * ALIGNMENT) / size)
+    if (count > (SIZE_MAX - sizeof(allocation) - ALIGNMENT) / size)
         return NULL;
-    const size_t bytes = (count * size + 2 * ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + ALIGNMENT;
-    allocation *a = aligned_alloc(ALIGNMENT, bytes);
+    allocation *a = calloc(1, sizeof *a + ALIGNMENT + count * size);
     if (!a)
         return NULL;
-    memset(a, 0, bytes);
     a->next = network->allocations;
     network->allocations = a;
-    return (char *)a + ALIGNMENT;
+    return (void *)(((uintptr_t)(a + 1) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
 /* Takes memory for *pointer; false: none left. */

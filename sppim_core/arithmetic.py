@@ -87,5 +87,6 @@ def quantize_inputs(x) -> np.ndarray:
         raise TypeError(f"x must hold int8, uint8 or floats, not {x.dtype.name}")
     if np.isnan(x).any():
         raise ValueError(f"x holds NaN at {tuple(int(i) for i in np.argwhere(np.isnan(x))[0])}")
-    scaled = np.clip(x.astype(np.float64), -2.0, 2.0)
-    return np.clip(np.floor(scaled * 128 + 0.5), -128, 127).astype(np.int8)
+    scaled = np.clip(x.astype(np.float64), -2.0, 2.0) * 128  # exact; adding 0.5 before floor would not be
+    whole = np.floor(scaled)
+    return np.clip(whole + (scaled - whole >= 0.5), -128, 127).astype(np.int8)

@@ -134,7 +134,7 @@ def _train(args) -> int:
         network.save(args.save)
     if args.plot:
         title = f"{data.name}, {'-'.join(map(str, network.sizes))}, rule {args.rule}, seed {args.seed}"
-        sppim_core.plot.draw(args.plot, history, trainer.counters(), title, float_accuracy)
+        sppim_core.plot.draw(args.plot, history, trainer.counters(), args.rule, title, float_accuracy)
     if args.json:
         print(json.dumps(_train_document(args, data, epochs, network, trainer, history, float_accuracy, point)))
     else:

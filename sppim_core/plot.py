@@ -6,9 +6,10 @@ from sppim_core.counters import MAC_PHASES, Counters
 _PHASES = ("fp", "ep", "gc", "up")
 _COLOURS = {"fp": "#4477aa", "ep": "#ccbb44", "gc": "#228833", "up": "#aa3377",
             "done": "#4477aa", "skipped": "#bbbbbb", "gated": "#ccbb44"}
+_FATES = {"done": "done", "skipped": "skipped (saves a cycle)", "gated": "gated (saves energy)"}
 
 
-def draw(path, history, counters: Counters, title: str, float_accuracy: float | None = None) -> None:
+def draw(path, history, counters: Counters, rule: str, title: str, float_accuracy: float | None = None) -> None:
     """Writes the picture; the file name's ending chooses the format (png, pdf, svg)."""
     try:
         import matplotlib
@@ -18,7 +19,7 @@ def draw(path, history, counters: Counters, title: str, float_accuracy: float | 
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
-    _learning_curve(axes[0, 0], history, float_accuracy)
+    _learning_curve(axes[0, 0], history, rule, float_accuracy)
     _sparsity(axes[0, 1], counters)
     _occupancy(axes[1, 0], counters)
     _macs(axes[1, 1], counters)
@@ -26,13 +27,17 @@ def draw(path, history, counters: Counters, title: str, float_accuracy: float | 
     plt.close(figure)
 
 
-def _learning_curve(ax, history, float_accuracy):
+def _legend_below(ax, columns):
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=columns, frameon=False, fontsize="small")
+
+
+def _learning_curve(ax, history, rule, float_accuracy):
     epochs = [e.epoch + 1 for e in history.epochs]
     ax.plot(epochs, [100 * e.test_accuracy for e in history.epochs], marker="o", markersize=4, color=_COLOURS["fp"],
-            label="fixed point, local errors")
+            label=f"fixed point, rule {rule}")
     if float_accuracy is not None:
         ax.axhline(100 * float_accuracy, color="black", linestyle="--", linewidth=1,
-                   label="float backpropagation, after all epochs")
+                   label="float backpropagation, all epochs")
     ax.set(title="Learning curve", xlabel="epoch", ylabel="test accuracy, %")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="lower right")
@@ -45,7 +50,7 @@ def _sparsity(ax, counters):
     ax.bar(layers + 0.2, np.multiply(counters.error_sparsity(), 100), 0.4, color=_COLOURS["gc"], label="errors (GC skips)")
     ax.set(title="Zeros by layer", ylabel="zeros, %", ylim=(0, 105), xticks=layers,
            xticklabels=[f"layer {layer}" for layer in layers])
-    ax.legend(loc="lower left", framealpha=0.9)
+    _legend_below(ax, 2)
 
 
 def _occupancy(ax, counters):
@@ -61,17 +66,17 @@ def _occupancy(ax, counters):
     ax.set(title="Pipeline occupancy", xlabel="share of all cycles, %", yticks=rows,
            yticklabels=[f"layer {layer}" for layer in rows], xlim=(0, 100))
     ax.invert_yaxis()
-    ax.legend(loc="lower right", fontsize="small", framealpha=0.9)
+    _legend_below(ax, 5)
 
 
 def _macs(ax, counters):
-    bars = [(f"L{layer} {phase.upper()}", [int(counters[f"{phase}_macs_{part}"][layer]) for part in ("done", "skipped", "gated")])
+    bars = [(f"L{layer} {phase.upper()}", [int(counters[f"{phase}_macs_{part}"][layer]) for part in _FATES])
             for layer in range(counters.layers) for phase in MAC_PHASES if counters[f"{phase}_macs_total"][layer]]
     names, bottom = [name for name, _ in bars], np.zeros(len(bars))
-    for i, part in enumerate(("done", "skipped", "gated")):
+    for i, part in enumerate(_FATES):
         share = np.array([100 * parts[i] / sum(parts) for _, parts in bars])
-        ax.bar(names, share, bottom=bottom, color=_COLOURS[part], label=part)
+        ax.bar(names, share, bottom=bottom, color=_COLOURS[part], label=_FATES[part])
         bottom += share
-    ax.set(title="MACs on the arrays: done, skipped (a cycle saved), gated (energy saved)", ylabel="share, %", ylim=(0, 100))
-    ax.title.set_fontsize("medium")
-    ax.legend(loc="lower right", framealpha=0.9)
+    ax.set(title="MACs on the arrays", ylabel="share, %", ylim=(0, 100))
+    ax.tick_params(axis="x", labelrotation=90 if len(bars) > 8 else 0)
+    _legend_below(ax, 3)

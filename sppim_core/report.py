@@ -156,14 +156,14 @@ def _power_rows(chip, counters, images, epoch_images, point):
 
 # ---- rendering -----------------------------------------------------------------------------------------------
 
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.4g}"
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def table(rows: list[Row]) -> str:
     """The rows as text: figure, unit, published, model, how obtained."""
     cells = [("figure", "unit", "published", "model", "how the model's value is obtained")]
-    cells += [(r.figure, r.unit, number(r.published), number(r.model), r.how) for r in rows]
+    cells += [(r.figure, r.unit, "-" if r.published is None else f"{r.published:g}", number(r.model), r.how) for r in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(5)]
     lines = ["  ".join((row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]),
                         row[3].rjust(widths[3]), row[4])).rstrip() for row in cells]
