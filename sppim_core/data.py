@@ -1,5 +1,6 @@
 """Data sets: scikit-learn's digits, IDX folders (MNIST, Fashion-MNIST), NumPy and scipy.sparse arrays."""
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def _images(name: str, x):
     x = check.plain_array(name, x)
     if x.ndim < 2:
         raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
-    return quantize_inputs(x.reshape(len(x), int(np.prod(x.shape[1:]))))
+    return quantize_inputs(x.reshape(len(x), math.prod(x.shape[1:])))
 
 
 def from_arrays(x_train, y_train, x_test, y_test, name: str = "arrays") -> Dataset:

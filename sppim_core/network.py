@@ -41,10 +41,7 @@ class Network:
         self.path = check.choice("path", path, PATHS)
         if rule == "bp" and execution == "pipelined":
             raise ValueError("execution 'pipelined' is not possible with rule 'bp': its errors need the layer above")
-        if isa is None and _core.isa_default() is None:
-            raise IsaError(f"SPPIM_ISA={os.environ['SPPIM_ISA']!r} is not one of {', '.join(_core.isa_names())}")
-        if isa is not None and check.choice("isa", isa, (isa,)) not in _core.isa_names():
-            raise IsaError(f"isa must be one of {', '.join(_core.isa_names())} on this machine, not {isa!r}")
+        _check_isa(isa)
         self._core = _core.Core([to_core(layer) for layer in self.formats], self.seed, RULES.index(rule),
                                 EXECUTIONS.index(execution), self.staleness, self.batch, self.threads,
                                 PATHS.index(path), isa)
@@ -228,6 +225,16 @@ class Network:
 
 def _unpickle(config: dict, arrays: dict, how: dict) -> Network:
     return Network._restore(config, arrays, **how)
+
+
+def _check_isa(isa: str | None) -> None:
+    levels = ", ".join(_core.isa_names())
+    if isa is None and _core.isa_default() is None:
+        raise IsaError(f"SPPIM_ISA={os.environ['SPPIM_ISA']!r} is not one of {levels}")
+    if isa is not None and not isinstance(isa, str):
+        raise TypeError(f"isa must be a string, one of {levels}, not {isa!r}")
+    if isa is not None and isa not in _core.isa_names():
+        raise IsaError(f"isa must be one of {levels} on this machine, not {isa!r}")
 
 
 def _formats(layers, rule: str, product_bits: int, centred: bool) -> list[LayerFormat]:

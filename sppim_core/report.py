@@ -143,10 +143,13 @@ def _power_rows(chip, counters, images, epoch_images, point):
     fast, slow = fast_point(chip), slow_point(chip)
     power = chip.power(point.voltage, point.frequency)
     epoch_seconds = counters.cycles / images * epoch_images / (point.frequency * 1e6)
-    law = "C V^2 f + leakage, fitted to this very value"
+    def power_row(name, key, end):
+        published = _published(chip, key)
+        law = "C V^2 f + leakage (assumed)" + ("" if published is None else ", fitted to this very value")
+        return Row(name, "mW", published, chip.power(end.voltage, end.frequency), law)
     return [
-        Row("power, slow end", "mW", _published(chip, "power_min_mw"), chip.power(slow.voltage, slow.frequency), law),
-        Row("power, fast end", "mW", _published(chip, "power_max_mw"), chip.power(fast.voltage, fast.frequency), law),
+        power_row("power, slow end", "power_min_mw", slow),
+        power_row("power, fast end", "power_max_mw", fast),
         Row("energy per epoch", "mJ", None, power * epoch_seconds,
             f"power of the busy chip at {point.voltage:.4g} V, {point.frequency:.4g} MHz x time: an upper bound"),
         Row("energy per image", "uJ", None, power * epoch_seconds / epoch_images * 1e3, "the same / images"),

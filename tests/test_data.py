@@ -1,0 +1,140 @@
+"""Data files: what is read, and what is refused with the file's name."""
+import gzip
+import os
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from sppim_core import DataError, Network, Trainer, data
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny MNIST: 5 + 3 images of 2 x 3."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 5), ("t10k", 3)):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(rng.integers(0, 256, (n, 2, 3)).astype(np.uint8)))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(n).astype(np.uint8))))
+    return tmp_path
+
+
+def test_idx(folder):
+    tiny = data.load(str(folder))
+    assert tiny.x_train.shape == (5, 6) and tiny.x_train.dtype == np.int8 and tiny.x_train.min() >= 0
+    assert tiny.y_test.tolist() == [0, 1, 2] and tiny.classes == 5
+
+
+IMAGES = "train-images-idx3-ubyte"
+BREAK = {
+    "empty": (lambda raw: b"", "0 bytes are too few"), "truncated": (lambda raw: raw[:-1], r"29 bytes of data, the header says \(5, 2, 3\) = 30"),
+    "trailing": (lambda raw: raw + b"x", "31 bytes of data"), "magic": (lambda raw: b"PNG!" + raw[4:], "starts with 504e4721"),
+    "type": (lambda raw: raw[:2] + b"\x0d" + raw[3:], "starts with 00000d03, expected 00000803"),
+    "dimensions": (lambda raw: raw[:4] + b"\xff" * 12 + raw[16:], r"the header says \(4294967295, 4294967295, 4294967295\)"),
+    "fewer": (lambda raw: idx(np.zeros((4, 2, 3), np.uint8)), "holds 4 images, .* 5 labels"),
+    "none": (lambda raw: idx(np.zeros((0, 2, 3), np.uint8)), "holds 0 images"),
+    "zero size": (lambda raw: idx(np.zeros((5, 0, 3), np.uint8)), "no images"),
+}
+
+
+@pytest.mark.parametrize("how", BREAK)
+def test_broken_idx(folder, how):
+    change, message = BREAK[how]
+    (folder / IMAGES).write_bytes(change((folder / IMAGES).read_bytes()))
+    with pytest.raises(DataError, match=message):
+        data.load(str(folder))
+
+
+def test_every_truncation_of_a_compressed_file(folder):
+    labels = folder / "train-labels-idx1-ubyte.gz"
+    whole = labels.read_bytes()
+    for size in range(len(whole)):
+        labels.write_bytes(whole[:size])
+        with pytest.raises(DataError, match="train-labels"):
+            data.load_idx(folder)
+
+
+def test_missing(folder, tmp_path):
+    (folder / IMAGES).unlink()
+    with pytest.raises(DataError, match="no train-images-idx3-ubyte or"):
+        data.load_idx(folder)
+    (folder / IMAGES).mkdir()
+    with pytest.raises(DataError, match="no train-images-idx3-ubyte or"):
+        data.load_idx(folder)
+    os.mkfifo(folder / "pipe")
+    for name in ("nowhere", "pipe"):
+        with pytest.raises(DataError, match="no such file or folder"):
+            data.load(str(folder / name))
+    with pytest.raises(DataError, match="not a folder"):
+        data.load_idx(folder / "nowhere")
+
+
+def test_npz(tmp_path):
+    arrays = {"x_train": np.zeros((4, 3)), "y_train": np.arange(4), "x_test": np.zeros((2, 3)), "y_test": np.arange(2)}
+    path = tmp_path / "set.npz"
+    np.savez(path, **arrays)
+    assert data.load(str(path)).name == "set"
+    np.savez(path, **{k: v for k, v in arrays.items() if k != "y_test"})
+    with pytest.raises(DataError, match="set.npz: not a .npz file with x_train"):
+        data.load_npz(path)
+    np.savez(path, **arrays | {"x_train": np.array([[object()]], object)})
+    with pytest.raises(DataError, match="set.npz"):  # pickles are never loaded
+        data.load_npz(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="set.npz"):
+        data.load_npz(path)
+
+
+@pytest.mark.parametrize("part, value, message", [
+    ("x_train", np.zeros((3, 3), np.int64), "x_train|x must hold"), ("x_train", np.zeros(3), "x_train must have shape"),
+    ("x_train", scipy.sparse.csr_matrix(np.eye(3, dtype=np.int64)), "x_train must hold int8, uint8 or floats, not int64"),
+    ("y_train", np.array([0, 1, 2000]), "y_train must hold values in 0..1023, found 2000"), ("y_train", np.arange(2), "x_train holds 3 images, y_train 2"),
+    ("x_test", np.zeros((3, 4)), "x_train has 3 inputs, x_test 4"), ("x_test", np.zeros((0, 3)), "x_test holds 0 images"),
+    ("x_train", np.full((3, 3), np.nan), "NaN")])
+def test_arrays(part, value, message):
+    arrays = {"x_train": np.zeros((3, 3)), "y_train": np.arange(3), "x_test": np.zeros((3, 3)), "y_test": np.arange(3)}
+    with pytest.raises((TypeError, ValueError), match=message):
+        data.from_arrays(**arrays | {part: value})
+
+
+def test_sparse_is_dense():
+    rng = np.random.default_rng(0)
+    x = rng.random((50, 20)) * (rng.random((50, 20)) < 0.3)
+    y = rng.integers(0, 3, 50)
+    digests = set()
+    for make in (np.asarray, scipy.sparse.csr_matrix, scipy.sparse.csc_array):
+        network = Network([20, 16, 3])
+        Trainer(network).fit(data.from_arrays(make(x), y, make(x), y), epochs=2)
+        digests.add(network.digest())
+    assert len(digests) == 1
+
+
+def test_digits_split_is_fixed():
+    digits = data.load_digits()
+    assert digits.x_train.shape == (1437, 64) and digits.x_test.shape == (360, 64) and digits.classes == 10
+    assert np.bincount(digits.y_test).min() > 20
+
+
+@pytest.mark.parametrize("damage", ["nonsense", "truncated", "no config", "other version"])
+def test_broken_saved_network(tmp_path, damage):
+    path = tmp_path / "net.npz"
+    Network([4, 3, 2]).save(path)
+    if damage == "nonsense":
+        path.write_bytes(b"nonsense")
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-40])
+    else:
+        with np.load(path) as file:
+            arrays = dict(file)
+        if damage == "no config":
+            del arrays["config"]
+        else:
+            text = arrays["config"].tobytes().replace(b'"arithmetic_version": 1', b'"arithmetic_version": 9')
+            arrays["config"] = np.frombuffer(text, np.uint8)
+        np.savez(path, **arrays)
+    with pytest.raises(DataError, match="net.npz: not a saved network"):
+        Network.load(path)
