@@ -1,4 +1,5 @@
 """Builds the one extension module; everything else about the package is in pyproject.toml."""
+
 import os
 import shutil
 import sys

@@ -1,4 +1,5 @@
 """Learn handwritten digits with local error prediction, then read what it would have cost on the chip."""
+
 from sppim_core import Chip, Network, Trainer, data, report
 
 digits = data.load_digits()

@@ -1,6 +1,7 @@
 """sppim_core: a bit-accurate model of SP-PIM, a chip that learns on the device.
 
 Network, Trainer and Chip do the main job; docs/arithmetic.md and docs/chip.md define every bit and every count."""
+
 from importlib import import_module
 from importlib.metadata import version
 
@@ -14,9 +15,29 @@ from sppim_core.schedule import Schedule
 from sppim_core.train import Trainer
 
 __version__ = version("sppim_core")
-__all__ = ["Accumulator", "Chip", "ChipError", "Counters", "DataError", "IsaError", "LayerFormat", "Network", "Schedule",
-           "ShapeError", "Trainer", "arithmetic", "data", "get_include", "mlp_formats", "plot", "quantize_inputs", "report",
-           "schedule", "train", "workload"]
+__all__ = [
+    "Accumulator",
+    "Chip",
+    "ChipError",
+    "Counters",
+    "DataError",
+    "IsaError",
+    "LayerFormat",
+    "Network",
+    "Schedule",
+    "ShapeError",
+    "Trainer",
+    "arithmetic",
+    "data",
+    "get_include",
+    "mlp_formats",
+    "plot",
+    "quantize_inputs",
+    "report",
+    "schedule",
+    "train",
+    "workload",
+]
 
 _LAZY = ("arithmetic", "data", "plot", "report", "schedule", "train", "workload")
 
@@ -29,5 +50,8 @@ def __getattr__(name: str):
 
 def get_include() -> str:
     """Folder of sppim.h, for C and Cython code that embeds the core."""
-    from importlib.resources import files
-    return str(files("sppim_core.include"))
+    from importlib.util import find_spec
+
+    spec = find_spec("sppim_core.include")
+    assert spec and spec.submodule_search_locations
+    return spec.submodule_search_locations[0]

@@ -1,4 +1,5 @@
 """The scalar operations of docs/arithmetic.md (A1 to A4) over arrays, exactly as the C core computes them."""
+
 import numpy as np
 
 from sppim_core import _core, check
@@ -37,8 +38,8 @@ def fit(x: np.ndarray, bits: int, overflow: str = "saturate") -> tuple[np.ndarra
     bits = check.integer("bits", bits, 0, 32)
     if 0 < bits < 8:
         raise ValueError(f"bits must be 0 (wide) or 8..32, not {bits}")
-    overflow = _core.OVERFLOWS.index(check.choice("overflow", overflow, _core.OVERFLOWS))
-    return _core.fit(_values("x", x), bits, overflow)
+    rule = _core.OVERFLOWS.index(check.choice("overflow", overflow, _core.OVERFLOWS))
+    return _core.fit(_values("x", x), bits, rule)
 
 
 def pot_mac(acc: np.ndarray, x: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -53,8 +54,9 @@ def pot_mac(acc: np.ndarray, x: np.ndarray, code: np.ndarray) -> np.ndarray:
 
 def _draw(function, seed, stream, layer, step, first, count):
     stream = _core.STREAMS[check.choice("stream", stream, STREAMS)]
-    seed, layer, step = (check.integer(name, value, 0, 2**64 - 1)
-                         for name, value in (("seed", seed), ("layer", layer), ("step", step)))
+    seed, layer, step = (
+        check.integer(name, value, 0, 2**64 - 1) for name, value in (("seed", seed), ("layer", layer), ("step", step))
+    )
     first = check.integer("first", first, 0, 2**32 - 1)
     return function(seed, stream, layer, step, first, check.integer("count", count, 0, 2**32 - first))
 

@@ -1,4 +1,5 @@
 """Argument checks: every message names the argument and the value that is wrong."""
+
 from numbers import Integral
 
 import numpy as np
@@ -10,9 +11,10 @@ def integer(name: str, value, low: int, high: int) -> int:
     """value as an int within low..high; bools, floats and strings are refused, never converted."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low}..{high}, not {value}")
-    return int(value)
+    number = int(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, not {number}")
+    return number
 
 
 def flag(name: str, value) -> bool:

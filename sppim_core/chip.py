@@ -1,6 +1,7 @@
 """A chip: the numbers of one piece of silicon, each with its provenance, and its operating points (C5).
 
 Energy, power and time exist here and in report.py only; the C core counts."""
+
 import math
 import tomllib
 from dataclasses import dataclass
@@ -15,24 +16,49 @@ TAGS = ("published", "derived", "assumed")
 _POSITIVE = (1e-12, 1e12)
 _COUNT = (1, 65535)
 
+_Entry = tuple[type, float, float]
+
+
+def _quantity(*keys: str) -> dict[str, _Entry]:
+    return dict.fromkeys(keys, (float, *_POSITIVE))
+
+
+def _switch(*keys: str) -> dict[str, _Entry]:
+    return dict.fromkeys(keys, (bool, 0, 1))
+
+
 # section -> key -> (type, lowest, highest)
-_SCHEMA = {
-    "silicon": {key: (float, *_POSITIVE) for key in (
-        "process_nm", "area_mm2", "voltage_min_v", "voltage_max_v", "frequency_min_mhz", "frequency_max_mhz")},
-    "power": {"capacitance_nf": (float, *_POSITIVE), "leakage_mw": (float, 0.0, 1e12),
-              "leakage_decade_v": (float, *_POSITIVE)},
-    "geometry": {"macros": (int, *_COUNT), "rows": (int, *_COUNT), "columns": (int, *_COUNT),
-                 "word_bits": (int, 1, 64), "lepu_lanes": (int, 1, 1 << 20), "activation_buffers": (int, 1, 1024)},
-    "memory": {"bandwidth_gb_s": (float, *_POSITIVE)} | {
-        f"{kind}_external": (bool, 0, 1) for kind in ("activations", "errors", "weights", "random")},
+_SCHEMA: dict[str, dict[str, _Entry]] = {
+    "silicon": _quantity(
+        "process_nm", "area_mm2", "voltage_min_v", "voltage_max_v", "frequency_min_mhz", "frequency_max_mhz"
+    ),
+    "power": _quantity("capacitance_nf", "leakage_mw", "leakage_decade_v"),
+    "geometry": {
+        "macros": (int, *_COUNT),
+        "rows": (int, *_COUNT),
+        "columns": (int, *_COUNT),
+        "word_bits": (int, 1, 64),
+        "lepu_lanes": (int, 1, 1 << 20),
+        "activation_buffers": (int, 1, 1024),
+    },
+    "memory": _quantity("bandwidth_gb_s")
+    | _switch("activations_external", "errors_external", "weights_external", "random_external"),
 }
-_HEADLINE = ("epochs_per_s", "gflops_per_mm2", "tflops_per_w", "speedup", "ema_cut_percent", "power_min_mw",
-             "power_max_mw")
+_HEADLINE = (
+    "epochs_per_s",
+    "gflops_per_mm2",
+    "tflops_per_w",
+    "speedup",
+    "ema_cut_percent",
+    "power_min_mw",
+    "power_max_mw",
+)
 
 
 @dataclass(frozen=True)
 class Value:
     """One number of the table, its tag (published, derived, assumed) and where it comes from."""
+
     value: float
     tag: str
     source: str
@@ -41,6 +67,7 @@ class Value:
 @dataclass(frozen=True)
 class Chip:
     """chip["geometry.macros"] is a number, chip.values["geometry.macros"] the same with its provenance."""
+
     name: str
     description: str
     values: dict
@@ -78,8 +105,12 @@ class Chip:
                 values[f"{section}.{key}"] = _value(f"{origin}: {section}.{key}", table[section][key], kind, low, high)
         headline = table.get("headline", {})
         _same_keys(f"{origin}: headline", headline, set(_HEADLINE), required=set())
-        chip = cls(table["name"], table["description"], values,
-                   {key: _value(f"{origin}: headline.{key}", entry, float, *_POSITIVE) for key, entry in headline.items()})
+        chip = cls(
+            table["name"],
+            table["description"],
+            values,
+            {key: _value(f"{origin}: headline.{key}", entry, float, *_POSITIVE) for key, entry in headline.items()},
+        )
         chip._check_points(origin)
         return chip
 
@@ -114,7 +145,8 @@ class Chip:
         """Power in mW of the busy chip at volts and MHz: C V^2 f + leakage."""
         self.check_voltage(voltage)
         leakage = self["power.leakage_mw"] * 10 ** (
-            (voltage - self["silicon.voltage_min_v"]) / self["power.leakage_decade_v"])
+            (voltage - self["silicon.voltage_min_v"]) / self["power.leakage_decade_v"]
+        )
         return self["power.capacitance_nf"] * voltage**2 * frequency + leakage
 
     def check_voltage(self, voltage: float) -> None:
@@ -125,8 +157,11 @@ class Chip:
 
 def names() -> list[str]:
     """Chips that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in resources.files("sppim_core.chips").iterdir()
-                  if file.name.endswith(".toml"))
+    return sorted(
+        file.name.removesuffix(".toml")
+        for file in resources.files("sppim_core.chips").iterdir()
+        if file.name.endswith(".toml")
+    )
 
 
 def _same_keys(path: str, table, known: set, required: set) -> None:

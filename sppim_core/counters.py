@@ -1,4 +1,5 @@
 """Counters of a run (docs/chip.md, C2 and C4): exact integers by layer, additive, picklable."""
+
 import numpy as np
 
 from sppim_core import _core
@@ -53,7 +54,7 @@ class Counters:
             return NotImplemented
         return self.cycles == other.cycles and np.array_equal(self.values, other.values)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         macs = sum(self.total(f"{phase}_macs_total") for phase in MAC_PHASES)

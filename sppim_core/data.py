@@ -1,4 +1,5 @@
 """Data sets: scikit-learn's digits, IDX folders (MNIST, Fashion-MNIST), NumPy and scipy.sparse arrays."""
+
 import gzip
 import math
 import zlib
@@ -20,6 +21,7 @@ _NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")
 @dataclass(frozen=True)
 class Dataset:
     """Training and test images: x int8 (n, inputs) or scipy.sparse CSR of int8, y int32 (n,)."""
+
     name: str
     x_train: np.ndarray
     y_train: np.ndarray
@@ -86,8 +88,10 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
     if len(raw) < 4 + 4 * ndim:
         raise DataError(f"{path}: {len(raw)} bytes are too few for an IDX file")
     if raw[:4] != bytes((0, 0, 8, ndim)):
-        raise DataError(f"{path}: starts with {raw[:4].hex()}, expected 000008{ndim:02x} (IDX, bytes, {ndim} dimensions)")
-    shape = tuple(int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(ndim))
+        raise DataError(
+            f"{path}: starts with {raw[:4].hex()}, expected 000008{ndim:02x} (IDX, bytes, {ndim} dimensions)"
+        )
+    shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
     expected = 1
     for size in shape:
         expected *= size
@@ -108,8 +112,8 @@ def load_idx(folder) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder")
-    parts = []
-    for part in ("train", "t10k"):
+    arrays: dict[str, np.ndarray] = {}
+    for part, name in (("train", "train"), ("t10k", "test")):
         images = _find_idx(folder, f"{part}-images-idx3-ubyte")
         labels = _find_idx(folder, f"{part}-labels-idx1-ubyte")
         x, y = _read_idx(images, 3), _read_idx(labels, 1)
@@ -117,18 +121,18 @@ def load_idx(folder) -> Dataset:
             raise DataError(f"{images} holds {len(x)} images, {labels} {len(y)} labels")
         if not x.size:
             raise DataError(f"{images}: no images")
-        parts += [x, y]
-    return from_arrays(*parts, name=folder.name)
+        arrays |= {f"x_{name}": x, f"y_{name}": y}
+    return from_arrays(**arrays, name=folder.name)
 
 
 def load_npz(path) -> Dataset:
     """A .npz file with x_train, y_train, x_test, y_test as from_arrays takes them."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in _NPZ_NAMES]
+            arrays = {name: file[name] for name in _NPZ_NAMES}
     except Exception as error:
         raise DataError(f"{path}: not a .npz file with {', '.join(_NPZ_NAMES)} ({error})") from error
-    return from_arrays(*arrays, name=Path(path).stem)
+    return from_arrays(**arrays, name=Path(path).stem)
 
 
 def load(where: str | None = None) -> Dataset:

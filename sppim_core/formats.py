@@ -1,4 +1,5 @@
 """Formats of a layer: the numbers that docs/arithmetic.md leaves open, and their defaults (A9)."""
+
 from dataclasses import dataclass, field, fields
 
 from sppim_core import _core, check
@@ -9,15 +10,25 @@ EXECUTIONS = _core.EXECUTIONS
 PATHS = _core.PATHS
 
 _RANGES = {
-    "inputs": (1, 65535), "outputs": (1, 65535), "weight_frac": (0, 62), "init_bound": (0, 32639),
-    "product_bits": (2, 16), "fp_shift": (0, 62), "activation_max": (1, 127), "margin_log2": (7, 40),
-    "delta_shift": (0, 30), "bp_shift": (0, 62), "update_shift": (0, 30), "pot_levels": (1, 7),
+    "inputs": (1, 65535),
+    "outputs": (1, 65535),
+    "weight_frac": (0, 62),
+    "init_bound": (0, 32639),
+    "product_bits": (2, 16),
+    "fp_shift": (0, 62),
+    "activation_max": (1, 127),
+    "margin_log2": (7, 40),
+    "delta_shift": (0, 30),
+    "bp_shift": (0, 62),
+    "update_shift": (0, 30),
+    "pot_levels": (1, 7),
 }
 
 
 @dataclass(frozen=True)
 class Accumulator:
     """A1.6: bits 0 is wide (exact), 8..32 finite; overflow "saturate" or "wrap"."""
+
     bits: int = 0
     overflow: str = "saturate"
 
@@ -31,6 +42,7 @@ class Accumulator:
 class LayerFormat:
     """All open numbers of one layer; the clauses are named in csrc/include/sppim.h. Change some with
     dataclasses.replace(). Rounding names: A1.1, and "sr" (stochastic) for the update."""
+
     inputs: int
     outputs: int
     weight_frac: int
@@ -61,8 +73,12 @@ class LayerFormat:
 
 
 def _from_core(row: dict) -> LayerFormat:
-    named = dict(row, centred=bool(row["centred"]), fp_round=_core.ROUNDINGS[row["fp_round"]],
-                 update_round=_core.ROUNDINGS[row["update_round"]])
+    named = dict(
+        row,
+        centred=bool(row["centred"]),
+        fp_round=_core.ROUNDINGS[row["fp_round"]],
+        update_round=_core.ROUNDINGS[row["update_round"]],
+    )
     for name in ("fp_accumulator", "gc_accumulator"):
         named[name] = Accumulator(row[name]["bits"], _core.OVERFLOWS[row[name]["overflow"]])
     return LayerFormat(**named)
@@ -71,8 +87,11 @@ def _from_core(row: dict) -> LayerFormat:
 def to_core(layer: LayerFormat) -> dict:
     """The same as the C structure has it."""
     row = {f.name: getattr(layer, f.name) for f in fields(layer)}
-    row |= {"centred": int(layer.centred), "fp_round": _core.ROUNDINGS.index(layer.fp_round),
-            "update_round": _core.ROUNDINGS.index(layer.update_round)}
+    row |= {
+        "centred": int(layer.centred),
+        "fp_round": _core.ROUNDINGS.index(layer.fp_round),
+        "update_round": _core.ROUNDINGS.index(layer.update_round),
+    }
     for name in ("fp_accumulator", "gc_accumulator"):
         accumulator = row[name]
         row[name] = {"bits": accumulator.bits, "overflow": _core.OVERFLOWS.index(accumulator.overflow)}
@@ -89,5 +108,7 @@ def mlp_formats(sizes, rule: str = "local", product_bits: int = 8, centred: bool
     product_bits = check.integer("product_bits", product_bits, 2, 16)
     centred = check.flag("centred", centred)
     last = len(sizes) - 2
-    return [_from_core(_core.layer_defaults(k, n, rule_index, product_bits, centred, i == 0, i == last))
-            for i, (k, n) in enumerate(zip(sizes, sizes[1:]))]
+    return [
+        _from_core(_core.layer_defaults(k, n, rule_index, product_bits, centred, i == 0, i == last))
+        for i, (k, n) in enumerate(zip(sizes, sizes[1:]))
+    ]

@@ -1,4 +1,5 @@
 """A multi-layer perceptron in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
+
 import hashlib
 import json
 import os
@@ -28,9 +29,21 @@ class Network:
     error (local, drtp, dfa, bp). execution: sequential or pipelined (A8). staleness: batches by which
     updates are delayed. batch: largest batch. threads, isa, path choose how it is computed, never what."""
 
-    def __init__(self, layers, *, rule: str = "local", seed: int = 1, batch: int = 64, product_bits: int = 8,
-                 centred: bool = True, execution: str = "sequential", staleness: int = 0, threads: int = 1,
-                 isa: str | None = None, path: str = "auto"):
+    def __init__(
+        self,
+        layers,
+        *,
+        rule: str = "local",
+        seed: int = 1,
+        batch: int = 64,
+        product_bits: int = 8,
+        centred: bool = True,
+        execution: str = "sequential",
+        staleness: int = 0,
+        threads: int = 1,
+        isa: str | None = None,
+        path: str = "auto",
+    ):
         self.rule = check.choice("rule", rule, RULES)
         self.formats = _formats(layers, rule, product_bits, centred)
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
@@ -42,14 +55,24 @@ class Network:
         if rule == "bp" and execution == "pipelined":
             raise ValueError("execution 'pipelined' is not possible with rule 'bp': its errors need the layer above")
         _check_isa(isa)
-        self._core = _core.Core([to_core(layer) for layer in self.formats], self.seed, RULES.index(rule),
-                                EXECUTIONS.index(execution), self.staleness, self.batch, self.threads,
-                                PATHS.index(path), isa)
+        self._core = _core.Core(
+            [to_core(layer) for layer in self.formats],
+            self.seed,
+            RULES.index(rule),
+            EXECUTIONS.index(execution),
+            self.staleness,
+            self.batch,
+            self.threads,
+            PATHS.index(path),
+            isa,
+        )
         self._earlier = np.zeros((len(self.formats), len(NAMES)), np.uint64)
 
     def __repr__(self) -> str:
-        return (f"<Network {'-'.join(map(str, self.sizes))}, rule {self.rule}, {self.execution}, seed {self.seed}, "
-                f"isa {self.isa}, {self.threads} thread{'s' * (self.threads > 1)}>")
+        return (
+            f"<Network {'-'.join(map(str, self.sizes))}, rule {self.rule}, {self.execution}, seed {self.seed}, "
+            f"isa {self.isa}, {self.threads} thread{'s' * (self.threads > 1)}>"
+        )
 
     @property
     def sizes(self) -> list[int]:
@@ -103,7 +126,7 @@ class Network:
         """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
         if not scipy.sparse.issparse(x):
             return self._core.scores(self._inputs(x))
-        parts = [self._core.scores(self._inputs(x[i:i + _SCORE_ROWS])) for i in range(0, x.shape[0], _SCORE_ROWS)]
+        parts = [self._core.scores(self._inputs(x[i : i + _SCORE_ROWS])) for i in range(0, x.shape[0], _SCORE_ROWS)]
         return np.concatenate(parts) if parts else np.empty((0, self.classes), np.int64)
 
     def predict(self, x) -> np.ndarray:
@@ -155,27 +178,49 @@ class Network:
     # ---- keeping -----------------------------------------------------------------------------------------
 
     def _config(self) -> dict:
-        return {"formats": [asdict(layer) for layer in self.formats], "rule": self.rule, "seed": self.seed,
-                "batch": self.batch, "execution": self.execution, "staleness": self.staleness,
-                "batches": self.batches, "arithmetic_version": _core.ARITHMETIC_VERSION}
+        return {
+            "formats": [asdict(layer) for layer in self.formats],
+            "rule": self.rule,
+            "seed": self.seed,
+            "batch": self.batch,
+            "execution": self.execution,
+            "staleness": self.staleness,
+            "batches": self.batches,
+            "arithmetic_version": _core.ARITHMETIC_VERSION,
+        }
 
     def _arrays(self) -> dict:
         if self.in_flight:
             raise RuntimeError(f"{self.in_flight} batches are in flight; drain() first")
-        arrays = {f"{name}_{layer}": self._tensor(layer, name)
-                  for layer in range(len(self.formats)) for name in _STATE}
+        arrays = {f"{name}_{layer}": self._tensor(layer, name) for layer in range(len(self.formats)) for name in _STATE}
         return arrays | {"counters": self.counters().values}
 
     @classmethod
     def _restore(cls, config: dict, arrays: dict, **how) -> "Network":
         if config["arithmetic_version"] != _core.ARITHMETIC_VERSION:
-            raise DataError(f"made with arithmetic version {config['arithmetic_version']}, "
-                            f"this is version {_core.ARITHMETIC_VERSION}")
-        formats = [LayerFormat(**{**layer, "fp_accumulator": Accumulator(**layer["fp_accumulator"]),
-                                  "gc_accumulator": Accumulator(**layer["gc_accumulator"])})
-                   for layer in config["formats"]]
-        network = cls(formats, rule=config["rule"], seed=config["seed"], batch=config["batch"],
-                      execution=config["execution"], staleness=config["staleness"], **how)
+            raise DataError(
+                f"made with arithmetic version {config['arithmetic_version']}, "
+                f"this is version {_core.ARITHMETIC_VERSION}"
+            )
+        formats = [
+            LayerFormat(
+                **{
+                    **layer,
+                    "fp_accumulator": Accumulator(**layer["fp_accumulator"]),
+                    "gc_accumulator": Accumulator(**layer["gc_accumulator"]),
+                }
+            )
+            for layer in config["formats"]
+        ]
+        network = cls(
+            formats,
+            rule=config["rule"],
+            seed=config["seed"],
+            batch=config["batch"],
+            execution=config["execution"],
+            staleness=config["staleness"],
+            **how,
+        )
         for layer, layer_format in enumerate(formats):
             for name in _STATE:
                 if name != "means" or layer_format.centred:
@@ -187,8 +232,9 @@ class Network:
     def _set_tensor(self, layer: int, name: str, values: np.ndarray) -> None:
         expected = self._tensor(layer, name)
         if values.dtype != expected.dtype or values.shape != expected.shape:
-            raise DataError(f"{name}_{layer} is {values.dtype} {values.shape}, "
-                            f"expected {expected.dtype} {expected.shape}")
+            raise DataError(
+                f"{name}_{layer} is {values.dtype} {values.shape}, expected {expected.dtype} {expected.shape}"
+            )
         self._core.set(layer, _core.TENSORS.index(name), np.require(values, requirements=["C", "A"]).view(np.uint8))
 
     def __reduce__(self):
@@ -215,8 +261,9 @@ class Network:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            return cls._restore(json.loads(arrays.pop("config").tobytes()), arrays, threads=threads, isa=isa,
-                                path=path_choice)
+            return cls._restore(
+                json.loads(arrays.pop("config").tobytes()), arrays, threads=threads, isa=isa, path=path_choice
+            )
         except IsaError:
             raise
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -245,6 +292,8 @@ def _formats(layers, rule: str, product_bits: int, centred: bool) -> list[LayerF
         if not isinstance(layer, LayerFormat):
             raise TypeError(f"layers[{i}] must be a LayerFormat like the others, not {layer!r}")
         if i and layer.inputs != layers[i - 1].outputs:
-            raise ShapeError(f"layers[{i}] has {layer.inputs} inputs, the layer before it {layers[i - 1].outputs} outputs")
+            raise ShapeError(
+                f"layers[{i}] has {layer.inputs} inputs, the layer before it {layers[i - 1].outputs} outputs"
+            )
     check.integer("layers[-1].outputs (classes)", layers[-1].outputs, 2, 1024)
     return layers

@@ -1,30 +1,49 @@
 """The picture of a training: learning curve, sparsity by layer, pipeline occupancy, fate of the MACs."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from sppim_core.counters import MAC_PHASES, Counters
 
 _PHASES = ("fp", "ep", "gc", "up")
-_COLOURS = {"fp": "#4477aa", "ep": "#ccbb44", "gc": "#228833", "up": "#aa3377",
-            "done": "#4477aa", "skipped": "#bbbbbb", "gated": "#ccbb44"}
+_COLOURS = {
+    "fp": "#4477aa",
+    "ep": "#ccbb44",
+    "gc": "#228833",
+    "up": "#aa3377",
+    "done": "#4477aa",
+    "skipped": "#bbbbbb",
+    "gated": "#ccbb44",
+}
 _FATES = {"done": "done", "skipped": "skipped (saves a cycle)", "gated": "gated (saves energy)"}
+
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def check_file(path) -> None:
+    """Raises before hours of training what draw() would raise after them."""
+    if Path(path).suffix.lstrip(".").lower() not in FORMATS:
+        raise ValueError(f"{path}: a picture's name ends in .{', .'.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise ImportError("pictures need matplotlib: pip install 'sppim_core[plot]'")
 
 
 def draw(path, history, counters: Counters, rule: str, title: str, float_accuracy: float | None = None) -> None:
     """Writes the picture; the file name's ending chooses the format (png, pdf, svg)."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'sppim_core[plot]'") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    check_file(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2)
     figure.suptitle(title)
     _learning_curve(axes[0, 0], history, rule, float_accuracy)
     _sparsity(axes[0, 1], counters)
     _occupancy(axes[1, 0], counters)
     _macs(axes[1, 1], counters)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _legend_below(ax, columns):
@@ -33,11 +52,18 @@ def _legend_below(ax, columns):
 
 def _learning_curve(ax, history, rule, float_accuracy):
     epochs = [e.epoch + 1 for e in history.epochs]
-    ax.plot(epochs, [100 * e.test_accuracy for e in history.epochs], marker="o", markersize=4, color=_COLOURS["fp"],
-            label=f"fixed point, rule {rule}")
+    ax.plot(
+        epochs,
+        [100 * e.test_accuracy for e in history.epochs],
+        marker="o",
+        markersize=4,
+        color=_COLOURS["fp"],
+        label=f"fixed point, rule {rule}",
+    )
     if float_accuracy is not None:
-        ax.axhline(100 * float_accuracy, color="black", linestyle="--", linewidth=1,
-                   label="float backpropagation, all epochs")
+        ax.axhline(
+            100 * float_accuracy, color="black", linestyle="--", linewidth=1, label="float backpropagation, all epochs"
+        )
     ax.set(title="Learning curve", xlabel="epoch", ylabel="test accuracy, %")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="lower right")
@@ -46,10 +72,23 @@ def _learning_curve(ax, history, rule, float_accuracy):
 
 def _sparsity(ax, counters):
     layers = np.arange(counters.layers)
-    ax.bar(layers - 0.2, np.multiply(counters.activation_sparsity(), 100), 0.4, color=_COLOURS["fp"], label="inputs (FP skips)")
-    ax.bar(layers + 0.2, np.multiply(counters.error_sparsity(), 100), 0.4, color=_COLOURS["gc"], label="errors (GC skips)")
-    ax.set(title="Zeros by layer", ylabel="zeros, %", ylim=(0, 105), xticks=layers,
-           xticklabels=[f"layer {layer}" for layer in layers])
+    ax.bar(
+        layers - 0.2,
+        np.multiply(counters.activation_sparsity(), 100),
+        0.4,
+        color=_COLOURS["fp"],
+        label="inputs (FP skips)",
+    )
+    ax.bar(
+        layers + 0.2, np.multiply(counters.error_sparsity(), 100), 0.4, color=_COLOURS["gc"], label="errors (GC skips)"
+    )
+    ax.set(
+        title="Zeros by layer",
+        ylabel="zeros, %",
+        ylim=(0, 105),
+        xticks=layers,
+        xticklabels=[f"layer {layer}" for layer in layers],
+    )
     _legend_below(ax, 2)
 
 
@@ -61,17 +100,35 @@ def _occupancy(ax, counters):
         stall = 100 * counters[f"{phase}_stall_cycles"] / max(counters.cycles, 1)
         y = rows + (i - 1.5) * height
         ax.barh(y, busy, height * 0.9, color=_COLOURS[phase], label=f"{phase.upper()} busy")
-        ax.barh(y, stall, height * 0.9, left=busy, facecolor="white", edgecolor=_COLOURS[phase], hatch="////",
-                linewidth=0.5, label="waiting" if i == 0 else None)
-    ax.set(title="Pipeline occupancy", xlabel="share of all cycles, %", yticks=rows,
-           yticklabels=[f"layer {layer}" for layer in rows], xlim=(0, 100))
+        ax.barh(
+            y,
+            stall,
+            height * 0.9,
+            left=busy,
+            facecolor="white",
+            edgecolor=_COLOURS[phase],
+            hatch="////",
+            linewidth=0.5,
+            label="waiting" if i == 0 else None,
+        )
+    ax.set(
+        title="Pipeline occupancy",
+        xlabel="share of all cycles, %",
+        yticks=rows,
+        yticklabels=[f"layer {layer}" for layer in rows],
+        xlim=(0, 100),
+    )
     ax.invert_yaxis()
     _legend_below(ax, 5)
 
 
 def _macs(ax, counters):
-    bars = [(f"L{layer} {phase.upper()}", [int(counters[f"{phase}_macs_{part}"][layer]) for part in _FATES])
-            for layer in range(counters.layers) for phase in MAC_PHASES if counters[f"{phase}_macs_total"][layer]]
+    bars = [
+        (f"L{layer} {phase.upper()}", [int(counters[f"{phase}_macs_{part}"][layer]) for part in _FATES])
+        for layer in range(counters.layers)
+        for phase in MAC_PHASES
+        if counters[f"{phase}_macs_total"][layer]
+    ]
     names, bottom = [name for name, _ in bars], np.zeros(len(bars))
     for i, part in enumerate(_FATES):
         share = np.array([100 * parts[i] / sum(parts) for _, parts in bars])

@@ -1,4 +1,5 @@
 """The schedule of docs/chip.md (C3, C4): layers on a chip, and the cycles that counted work takes there."""
+
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from sppim_core.formats import RULES
 @dataclass(frozen=True)
 class Shape:
     """A layer as the chip sees it (sppim_shape in csrc/include/sppim.h)."""
+
     rows: int
     columns: int
     positions: int
@@ -45,9 +47,19 @@ def map_network(network, chip: Chip) -> list[Shape]:
     """A network's layers on the chip's macros, shared out by dense FP cycles."""
     columns = chip["geometry.columns"]
     work = [layer.inputs * -(-layer.outputs // columns) for layer in network.formats]
-    return [Shape(rows=layer.inputs, columns=layer.outputs, positions=1, inputs=layer.inputs, outputs=layer.outputs,
-                  classes=network.classes, macros=macros, centred=int(layer.centred))
-            for layer, macros in zip(network.formats, share_macros(work, chip["geometry.macros"]), strict=True)]
+    return [
+        Shape(
+            rows=layer.inputs,
+            columns=layer.outputs,
+            positions=1,
+            inputs=layer.inputs,
+            outputs=layer.outputs,
+            classes=network.classes,
+            macros=macros,
+            centred=int(layer.centred),
+        )
+        for layer, macros in zip(network.formats, share_macros(work, chip["geometry.macros"]), strict=True)
+    ]
 
 
 def weight_capacity(chip: Chip) -> int:
@@ -62,19 +74,35 @@ def _counts(name: str, value) -> np.ndarray:
 class Schedule:
     """Feed it batches of non-zero counts, read cycles; rule "bp" is the sequential baseline (C4)."""
 
-    def __init__(self, shapes: list[Shape], chip: Chip, rule: str = "local", *, layer_pipeline: bool = True,
-                 phase_overlap: bool = True, staleness: int = 0):
+    def __init__(
+        self,
+        shapes: list[Shape],
+        chip: Chip,
+        rule: str = "local",
+        *,
+        layer_pipeline: bool = True,
+        phase_overlap: bool = True,
+        staleness: int = 0,
+    ):
         check.choice("rule", rule, RULES)
         pipeline, overlap = check.flag("layer_pipeline", layer_pipeline), check.flag("phase_overlap", phase_overlap)
         buffers = chip["geometry.activation_buffers"]
         if rule == "bp" and (pipeline or overlap):
             raise ValueError("rule 'bp' is the baseline: layer_pipeline and phase_overlap must be False")
         if rule == "dfa" and pipeline and buffers < len(shapes) - 1:
-            raise ValueError(f"rule 'dfa' keeps images until the last of {len(shapes)} layers has seen them: "
-                             f"geometry.activation_buffers must be at least {len(shapes) - 1}, not {buffers}")
-        config = {"rule": RULES.index(rule), "layer_pipeline": int(pipeline), "phase_overlap": int(overlap),
-                  "staleness": check.integer("staleness", staleness, 0, 64), "activation_buffers": buffers,
-                  "macro_columns": chip["geometry.columns"], "lepu_lanes": chip["geometry.lepu_lanes"]}
+            raise ValueError(
+                f"rule 'dfa' keeps images until the last of {len(shapes)} layers has seen them: "
+                f"geometry.activation_buffers must be at least {len(shapes) - 1}, not {buffers}"
+            )
+        config = {
+            "rule": RULES.index(rule),
+            "layer_pipeline": int(pipeline),
+            "phase_overlap": int(overlap),
+            "staleness": check.integer("staleness", staleness, 0, 64),
+            "activation_buffers": buffers,
+            "macro_columns": chip["geometry.columns"],
+            "lepu_lanes": chip["geometry.lepu_lanes"],
+        }
         self._core = _core.ScheduleCore(config, [asdict(shape) for shape in shapes])
 
     def add_batch(self, operand_nonzeros, error_nonzeros) -> None:
@@ -95,6 +123,11 @@ def baseline(shapes: list[Shape], chip: Chip) -> Schedule:
 def count_batch(shapes: list[Shape], rule: str, operand_nonzeros, error_nonzeros) -> Counters:
     """Counters (C2) of a batch of which only the zeros are known: no saturations, no gating by zero weights."""
     rule_index = RULES.index(check.choice("rule", rule, RULES))
-    return Counters(_core.count_batch([asdict(shape) for shape in shapes], rule_index,
-                                      _counts("operand_nonzeros", operand_nonzeros),
-                                      _counts("error_nonzeros", error_nonzeros)))
+    return Counters(
+        _core.count_batch(
+            [asdict(shape) for shape in shapes],
+            rule_index,
+            _counts("operand_nonzeros", operand_nonzeros),
+            _counts("error_nonzeros", error_nonzeros),
+        )
+    )

@@ -1,4 +1,5 @@
 """Training: epochs over a data set, with what happened counted and placed on the chip."""
+
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ RATE_STEP = 2
 @dataclass(frozen=True)
 class Epoch:
     """One epoch: its number from 0, accuracy on the test images after it, shares of zeros by layer."""
+
     epoch: int
     rate_shift: int
     test_accuracy: float
@@ -32,6 +34,7 @@ class Epoch:
 @dataclass
 class History:
     """What Trainer.fit() returns."""
+
     epochs: list = field(default_factory=list)
 
     @property
@@ -45,6 +48,7 @@ class History:
 @dataclass(frozen=True)
 class Progress:
     """Where a training stands: `images` of `total_images` done; `epoch` is set once that epoch has ended."""
+
     images: int
     total_images: int
     seconds: float
@@ -70,17 +74,28 @@ class Trainer:
     chip: default Chip.load(). layer_pipeline, phase_overlap: pipelining levels of the schedule (C4; off under
     rule "bp", which is the baseline); they change cycles, never bits."""
 
-    def __init__(self, network: Network, chip: Chip | None = None, *, layer_pipeline: bool | None = None,
-                 phase_overlap: bool | None = None):
+    def __init__(
+        self,
+        network: Network,
+        chip: Chip | None = None,
+        *,
+        layer_pipeline: bool | None = None,
+        phase_overlap: bool | None = None,
+    ):
         if not isinstance(network, Network):
             raise TypeError(f"network must be a Network, not {type(network).__name__}")
         self.network = network
         self.chip = chip or Chip.load()
         self.shapes = schedule.map_network(network, self.chip)
         default = network.rule != "bp"
-        self._schedule = Schedule(self.shapes, self.chip, network.rule, staleness=network.staleness,
-                                  layer_pipeline=default if layer_pipeline is None else layer_pipeline,
-                                  phase_overlap=default if phase_overlap is None else phase_overlap)
+        self._schedule = Schedule(
+            self.shapes,
+            self.chip,
+            network.rule,
+            staleness=network.staleness,
+            layer_pipeline=default if layer_pipeline is None else layer_pipeline,
+            phase_overlap=default if phase_overlap is None else phase_overlap,
+        )
         self._baseline_schedule = schedule.baseline(self.shapes, self.chip)
         self._baseline_counts = Counters(np.zeros_like(network.counters().values))
         self._before = network.counters()
@@ -89,7 +104,7 @@ class Trainer:
     def fit(self, data: Dataset, epochs: int = 10, progress=None) -> History:
         """Learns for `epochs`; progress, if given, is called with a Progress after every batch and epoch.
 
-        Drains at the end of each epoch (A8.3). Interrupted (Ctrl-C), the network is as after the last finished batch."""
+        Drains at the end of each epoch (A8.3). Interrupted (Ctrl-C), the network is as after its last whole batch."""
         epochs = check.integer("epochs", epochs, 1, 100_000)
         self._check_data(data)
         history, start, done = History(), time.perf_counter(), 0
@@ -118,7 +133,7 @@ class Trainer:
     def _batches(self, data: Dataset, epoch: int):
         order = image_order(self.network.seed, epoch, len(data.y_train))
         for first in range(0, len(order), self.network.batch):
-            chosen = order[first:first + self.network.batch]
+            chosen = order[first : first + self.network.batch]
             yield data.x_train[chosen], data.y_train[chosen]
 
     def _account(self, left) -> None:
@@ -133,8 +148,14 @@ class Trainer:
     def _epoch(self, data, epoch, epochs, before, start) -> Epoch:
         accuracy = float((self.network.predict(data.x_test) == data.y_test).mean())
         during = self.network.counters() - before
-        return Epoch(epoch, rate_shift(epoch, epochs), accuracy, during.activation_sparsity(), during.error_sparsity(),
-                     time.perf_counter() - start)
+        return Epoch(
+            epoch,
+            rate_shift(epoch, epochs),
+            accuracy,
+            during.activation_sparsity(),
+            during.error_sparsity(),
+            time.perf_counter() - start,
+        )
 
     def counters(self) -> Counters:
         """Counters of everything this trainer did, cycles included."""
@@ -155,8 +176,15 @@ def float_baseline(data: Dataset, hidden, epochs: int, seed: int = 1, batch: int
     import warnings
 
     from sklearn.neural_network import MLPClassifier
-    model = MLPClassifier(tuple(hidden), batch_size=min(batch, len(data.y_train)), max_iter=epochs, n_iter_no_change=epochs + 1,
-                          alpha=0.0, random_state=seed % 2**32)
+
+    model = MLPClassifier(
+        tuple(hidden),
+        batch_size=min(batch, len(data.y_train)),
+        max_iter=epochs,
+        n_iter_no_change=epochs + 1,
+        alpha=0.0,
+        random_state=seed % 2**32,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not converged": the number of epochs is chosen, not awaited
         model.fit((data.x_train / 128).astype(np.float32), data.y_train)

@@ -1,12 +1,13 @@
 """What the tests share: real data, and networks in two implementations fed the same batches."""
+
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 import slow_network
 from slow import mlp_formats
+
 from sppim_core import Accumulator, Network
 from sppim_core import mlp_formats as fast_formats
 
@@ -35,14 +36,20 @@ def random_batches(sizes, count=7, batch=8, seed=5, density=0.5):
 def paired_formats(sizes, rule, changes, accumulator=None, **options):
     """The same layer formats for the package and for the slow model; changes: fields that differ from A9."""
     from dataclasses import replace
+
     fast = fast_formats(sizes, rule, **options)
     slow = mlp_formats(sizes, rule, **options)
     bits, overflow = accumulator or (0, "saturate")
     for i in range(len(fast)):
-        fast[i] = replace(fast[i], **changes, fp_accumulator=Accumulator(bits, overflow),
-                          gc_accumulator=Accumulator(bits, overflow))
-        slow[i] |= changes | {"fp_acc_bits": bits, "fp_acc_overflow": overflow, "gc_acc_bits": bits,
-                              "gc_acc_overflow": overflow}
+        fast[i] = replace(
+            fast[i], **changes, fp_accumulator=Accumulator(bits, overflow), gc_accumulator=Accumulator(bits, overflow)
+        )
+        slow[i] |= changes | {
+            "fp_acc_bits": bits,
+            "fp_acc_overflow": overflow,
+            "gc_acc_bits": bits,
+            "gc_acc_overflow": overflow,
+        }
     return fast, slow
 
 

@@ -7,48 +7,80 @@ are counted one by one, not by the closed forms of C2; only the traffic follows 
 from fractions import Fraction
 from math import floor, isqrt
 
-RULES = ('local', 'drtp', 'dfa', 'bp')
+RULES = ("local", "drtp", "dfa", "bp")
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 STREAM_WEIGHTS, STREAM_LEPU, STREAM_ROUNDING, STREAM_ORDER = 1, 2, 3, 4  # A3.5
 WEIGHT_MAX, SCORE_BIAS_MAX = 32639, 2**30  # A2
 BIAS_INPUT = 64  # A2: constant input of the bias
 
 COUNTERS = (
-    'images batches input_values input_zeros error_values error_zeros '
-    'fp_macs_total fp_macs_skipped fp_macs_gated fp_macs_done '
-    'ep_macs_total ep_macs_skipped ep_macs_gated ep_macs_done '
-    'gc_macs_total gc_macs_skipped gc_macs_gated gc_macs_done '
-    'pot_macs_total pot_macs_done pot_macs_gated '
-    'acc_saturations activation_saturations error_saturations delta_saturations weight_saturations '
-    'sram_activation_read_bytes sram_activation_write_bytes sram_error_read_bytes sram_error_write_bytes '
-    'sram_weight_read_bytes sram_weight_write_bytes sram_gradient_read_bytes '
-    'ema_activation_read_bytes ema_activation_write_bytes ema_error_read_bytes ema_error_write_bytes '
-    'ema_weight_read_bytes ema_weight_write_bytes ema_random_read_bytes').split()
+    "images",
+    "batches",
+    "input_values",
+    "input_zeros",
+    "error_values",
+    "error_zeros",
+    "fp_macs_total",
+    "fp_macs_skipped",
+    "fp_macs_gated",
+    "fp_macs_done",
+    "ep_macs_total",
+    "ep_macs_skipped",
+    "ep_macs_gated",
+    "ep_macs_done",
+    "gc_macs_total",
+    "gc_macs_skipped",
+    "gc_macs_gated",
+    "gc_macs_done",
+    "pot_macs_total",
+    "pot_macs_done",
+    "pot_macs_gated",
+    "acc_saturations",
+    "activation_saturations",
+    "error_saturations",
+    "delta_saturations",
+    "weight_saturations",
+    "sram_activation_read_bytes",
+    "sram_activation_write_bytes",
+    "sram_error_read_bytes",
+    "sram_error_write_bytes",
+    "sram_weight_read_bytes",
+    "sram_weight_write_bytes",
+    "sram_gradient_read_bytes",
+    "ema_activation_read_bytes",
+    "ema_activation_write_bytes",
+    "ema_error_read_bytes",
+    "ema_error_write_bytes",
+    "ema_weight_read_bytes",
+    "ema_weight_write_bytes",
+    "ema_random_read_bytes",
+)
 
 
 # A1 Rounding and overflow
 
+
 def shr(x, s, mode):
     """A1.1: x / 2^s rounded to an integer."""
     if not 0 <= s <= 62:
-        raise ValueError('A1.1: the shift must be 0..62')
+        raise ValueError("A1.1: the shift must be 0..62")
     exact = Fraction(x, 2**s)
-    if mode == 'rnu':
+    if mode == "rnu":
         return floor(exact + Fraction(1, 2))
-    if mode == 'rne':
+    if mode == "rne":
         return round(exact)  # Python rounds a Fraction to nearest, ties to even
-    if mode == 'rdn':
+    if mode == "rdn":
         return floor(exact)
-    if mode == 'rod':
+    if mode == "rod":
         below = floor(exact)
         return below + 1 if exact != below and below % 2 == 0 else below
-    raise ValueError('A1.1: unknown mode %r' % (mode,))
+    raise ValueError("A1.1: unknown mode %r" % (mode,))
 
 
 def stochastic(x, s, u):
     """A1.2: floor((x + floor(u 2^s / 2^16)) / 2^s)."""
     if not 0 <= s <= 46:
-        raise ValueError('A1.2: the shift must be 0..46')
+        raise ValueError("A1.2: the shift must be 0..46")
     return (x + u * 2**s // 2**16) // 2**s
 
 
@@ -60,7 +92,7 @@ def sat(x, lo, hi):
 def wrap(x, bits):
     """A1.4: the integer in -2^(B-1) .. 2^(B-1)-1 that is congruent to x modulo 2^B."""
     residue = x % 2**bits
-    return residue - 2**bits if residue >= 2**(bits - 1) else residue
+    return residue - 2**bits if residue >= 2 ** (bits - 1) else residue
 
 
 def requantize(x, s, mode, lo, hi):
@@ -72,16 +104,17 @@ def fit(x, bits, overflow):
     """A1.6: the accumulator's rule; bits 0 is wide. Returns (value, changed)."""
     if bits == 0:
         return x, False
-    if overflow == 'saturate':
-        value = sat(x, -2**(bits - 1), 2**(bits - 1) - 1)
-    elif overflow == 'wrap':
+    if overflow == "saturate":
+        value = sat(x, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    elif overflow == "wrap":
         value = wrap(x, bits)
     else:
-        raise ValueError('A1.6: unknown overflow rule %r' % (overflow,))
+        raise ValueError("A1.6: unknown overflow rule %r" % (overflow,))
     return value, value != x
 
 
 # A3 Random numbers
+
 
 def mix32(x):
     """A3.1: modulo 2^32."""
@@ -129,10 +162,11 @@ def order(seed, epoch, count):
 
 # A4 Power-of-two codes
 
+
 def pot_value(code):
     """A4.1: bit 3 is the sign, bits 2..0 the exponent; E = 7 codes zero."""
     sign, exponent = divmod(code, 8)
-    return 0 if exponent == 7 else (-1)**sign * 2**exponent
+    return 0 if exponent == 7 else (-1) ** sign * 2**exponent
 
 
 def pot_mac(acc, x, code):
@@ -153,6 +187,7 @@ def pot_matrix(seed, layer, classes, outputs, levels):
 
 # A9 Formats of a multi-layer perceptron
 
+
 def ceil_log2(n):
     """A9: the smallest i with 2^i >= n."""
     i = 0
@@ -164,20 +199,21 @@ def ceil_log2(n):
 def round_log2(k):
     """A9: the integer i with 2^(2i-1) <= K^2 < 2^(2i+1)."""
     i = 0
-    while k * k >= 2**(2 * i + 1):
+    while k * k >= 2 ** (2 * i + 1):
         i += 1
     return i
 
 
 # A9: rates (centred, not centred); a or b of A9 comes on top
-RATES = {'local': (12, 7), 'drtp': (18, 17), 'dfa': (13, 14), 'bp': (5, 6), 'output': (9, 7)}
+RATES = {"local": (12, 7), "drtp": (18, 17), "dfa": (13, 14), "bp": (5, 6), "output": (9, 7)}
 
 
 def mlp_formats(sizes, rule, product_bits=8, centred=True):
     """A9: the default format of every layer of a perceptron with sizes = [inputs, hidden..., classes]."""
     last = len(sizes) - 2
-    return [layer_format(sizes[l], sizes[l + 1], l == 0, l == last, rule, product_bits, centred)
-            for l in range(last + 1)]
+    return [
+        layer_format(sizes[l], sizes[l + 1], l == 0, l == last, rule, product_bits, centred) for l in range(last + 1)
+    ]
 
 
 def layer_format(K, N, first, last, rule, product_bits, centred):
@@ -189,67 +225,85 @@ def layer_format(K, N, first, last, rule, product_bits, centred):
     Fin = 7 if first else 5
     FV = F - 16 + product_bits
     half_log = (ceil_log2(N) + 1) // 2
-    rate = RATES['output' if last else rule][0 if centred else 1] + (
-        round_log2(K) if last or rule == 'bp' else half_log)
+    rate = RATES["output" if last else rule][0 if centred else 1] + (
+        round_log2(K) if last or rule == "bp" else half_log
+    )
     return {
-        'inputs': K, 'outputs': N, 'weight_frac': F, 'init_bound': bound // 2 if last else bound,
-        'product_bits': product_bits, 'fp_shift': 0 if last else max(0, FV + Fin - 5), 'fp_round': 'rnu',
-        'activation_max': 127, 'margin_log2': max(7, FV + Fin) if last else 7 + half_log,
-        'delta_shift': 0 if last else 4, 'bp_shift': max(0, FV), 'update_shift': max(0, rate + Fin - F),
-        'update_round': 'sr', 'pot_levels': 4, 'centred': centred, 'fp_acc_bits': 0,
-        'fp_acc_overflow': 'saturate', 'gc_acc_bits': 0, 'gc_acc_overflow': 'saturate'}
+        "inputs": K,
+        "outputs": N,
+        "weight_frac": F,
+        "init_bound": bound // 2 if last else bound,
+        "product_bits": product_bits,
+        "fp_shift": 0 if last else max(0, FV + Fin - 5),
+        "fp_round": "rnu",
+        "activation_max": 127,
+        "margin_log2": max(7, FV + Fin) if last else 7 + half_log,
+        "delta_shift": 0 if last else 4,
+        "bp_shift": max(0, FV),
+        "update_shift": max(0, rate + Fin - F),
+        "update_round": "sr",
+        "pot_levels": 4,
+        "centred": centred,
+        "fp_acc_bits": 0,
+        "fp_acc_overflow": "saturate",
+        "gc_acc_bits": 0,
+        "gc_acc_overflow": "saturate",
+    }
 
 
 # A5 to A7, for one layer
 
+
 def initial_weights(fmt, seed, layer):
     """A5.1: ((2B+1) u div 2^16) - B; the bias row is 0."""
-    k, N, B = key(seed, STREAM_WEIGHTS, layer, 0), fmt['outputs'], fmt['init_bound']
-    rows = [[(2 * B + 1) * draw16(k, row * N + n) // 2**16 - B for n in range(N)]
-            for row in range(fmt['inputs'])]
+    k, N, B = key(seed, STREAM_WEIGHTS, layer, 0), fmt["outputs"], fmt["init_bound"]
+    rows = [[(2 * B + 1) * draw16(k, row * N + n) // 2**16 - B for n in range(N)] for row in range(fmt["inputs"])]
     return rows + [[0] * N]
 
 
 def product_weights(fmt, W):
     """A5.2: V = requantize(W, 16 - product_bits, rnu, -h, h)."""
-    bits = fmt['product_bits']
-    h = 2**(bits - 1) - 1
-    return [[requantize(w, 16 - bits, 'rnu', -h, h) for w in row] for row in W]
+    bits = fmt["product_bits"]
+    h = 2 ** (bits - 1) - 1
+    return [[requantize(w, 16 - bits, "rnu", -h, h) for w in row] for row in W]
 
 
 def top_bytes(M):
     """A7.4: m[k] = sat(shr(M[k], 8, rnu), -128, 127)."""
-    return [sat(shr(value, 8, 'rnu'), -128, 127) for value in M]
+    return [sat(shr(value, 8, "rnu"), -128, 127) for value in M]
 
 
 def fold(fmt, V, m):
     """A5.3: S[n] = 64 V[K][n] - sum over k < K of m[k] V[k][n]."""
-    K = fmt['inputs']
-    return [BIAS_INPUT * V[K][n] - sum(m[k] * V[k][n] for k in range(K)) for n in range(fmt['outputs'])]
+    K = fmt["inputs"]
+    return [BIAS_INPUT * V[K][n] - sum(m[k] * V[k][n] for k in range(K)) for n in range(fmt["outputs"])]
 
 
 def accumulate(start, terms, bits, overflow, counter):
     """A1.6: fit is applied to the starting value and after every addition."""
     acc, changed = fit(start, bits, overflow)
-    counter['acc_saturations'] += changed
+    counter["acc_saturations"] += changed
     for term in terms:
         acc, changed = fit(acc + term, bits, overflow)
-        counter['acc_saturations'] += changed
+        counter["acc_saturations"] += changed
     return acc
 
 
 def product(fmt, V, S, x, counter):
     """A5.4: acc[n] starts at fit(S[n]), then k = 0, 1, .. K-1 in this order."""
-    return [accumulate(S[n], [x[k] * V[k][n] for k in range(fmt['inputs'])],
-                       fmt['fp_acc_bits'], fmt['fp_acc_overflow'], counter)
-            for n in range(fmt['outputs'])]
+    return [
+        accumulate(
+            S[n], [x[k] * V[k][n] for k in range(fmt["inputs"])], fmt["fp_acc_bits"], fmt["fp_acc_overflow"], counter
+        )
+        for n in range(fmt["outputs"])
+    ]
 
 
 def activate(fmt, acc, counter):
     """A5.5: requantize(acc[n], fp_shift, fp_round, 0, activation_max)."""
-    rounded = [shr(a, fmt['fp_shift'], fmt['fp_round']) for a in acc]
-    counter['activation_saturations'] += sum(v > fmt['activation_max'] for v in rounded)
-    return [sat(v, 0, fmt['activation_max']) for v in rounded]
+    rounded = [shr(a, fmt["fp_shift"], fmt["fp_round"]) for a in acc]
+    counter["activation_saturations"] += sum(v > fmt["activation_max"] for v in rounded)
+    return [sat(v, 0, fmt["activation_max"]) for v in rounded]
 
 
 def saturate_byte(value, counter, name):
@@ -265,56 +319,60 @@ def hinge(z, label, margin_log2, counter):
         T = 1 if c == label else -1
         v = score - T * 2**margin_log2
         met = T * v >= 0
-        e.append(0 if met else saturate_byte(shr(v, margin_log2 - 7, 'rnu'), counter, 'error_saturations'))
+        e.append(0 if met else saturate_byte(shr(v, margin_log2 - 7, "rnu"), counter, "error_saturations"))
     return e
 
 
 def gated_delta(y, sums, shift, counter):
     """A6.5, A6.6: d[j] = requantize(sum, shift, rnu, -127, 127) if y[j] > 0, else 0."""
-    return [saturate_byte(shr(sums[j], shift, 'rnu'), counter, 'delta_saturations') if y[j] > 0 else 0
-            for j in range(len(y))]
+    return [
+        saturate_byte(shr(sums[j], shift, "rnu"), counter, "delta_saturations") if y[j] > 0 else 0
+        for j in range(len(y))
+    ]
 
 
 def gradient(fmt, xs, ds, m, counter):
     """A7.1: G[k][n]; the images in order, then the term - m[k] D[n]; the bias row adds 64 d[n] image by image."""
-    K, N, rule = fmt['inputs'], fmt['outputs'], (fmt['gc_acc_bits'], fmt['gc_acc_overflow'], counter)
+    K, N, rule = fmt["inputs"], fmt["outputs"], (fmt["gc_acc_bits"], fmt["gc_acc_overflow"], counter)
     D = [sum(d[n] for d in ds) for n in range(N)]
-    G = [[accumulate(0, [x[k] * d[n] for x, d in zip(xs, ds)] + [-m[k] * D[n]], *rule) for n in range(N)]
-         for k in range(K)]
+    G = [
+        [accumulate(0, [x[k] * d[n] for x, d in zip(xs, ds)] + [-m[k] * D[n]], *rule) for n in range(N)]
+        for k in range(K)
+    ]
     return G + [[accumulate(0, [BIAS_INPUT * d[n] for d in ds], *rule) for n in range(N)]]
 
 
 def updated_weights(fmt, W, G, rate_shift, k, counter):
     """A7.2, A7.3: W[k][n] = sat(W[k][n] - q, -32639, 32639)."""
-    s, N, result = fmt['update_shift'] + rate_shift, fmt['outputs'], []
-    for row in range(fmt['inputs'] + 1):
+    s, N, result = fmt["update_shift"] + rate_shift, fmt["outputs"], []
+    for row in range(fmt["inputs"] + 1):
         result.append([])
         for n in range(N):
-            if fmt['update_round'] == 'sr':
+            if fmt["update_round"] == "sr":
                 q = stochastic(G[row][n], s, draw16(k, row * N + n))
             else:
-                q = shr(G[row][n], s, fmt['update_round'])
+                q = shr(G[row][n], s, fmt["update_round"])
             w = W[row][n] - q
-            counter['weight_saturations'] += abs(w) > WEIGHT_MAX
+            counter["weight_saturations"] += abs(w) > WEIGHT_MAX
             result[row].append(sat(w, -WEIGHT_MAX, WEIGHT_MAX))
     return result
 
 
 def updated_mean(fmt, M, xs):
     """A7.4: M[k] + shr(b - M[k], 4, rnu), only if the layer is centred."""
-    if not fmt['centred']:
+    if not fmt["centred"]:
         return M
     n = len(xs)
-    means = [(512 * sum(x[k] for x in xs) + n) // (2 * n) for k in range(fmt['inputs'])]
-    return [old + shr(b - old, 4, 'rnu') for old, b in zip(M, means)]
+    means = [(512 * sum(x[k] for x in xs) + n) // (2 * n) for k in range(fmt["inputs"])]
+    return [old + shr(b - old, 4, "rnu") for old, b in zip(M, means)]
 
 
 def updated_score_bias(fmt, bias, es, counter):
     """A6.7: sat(score_bias[c] - shr(2^(margin_log2-7) sum of e[c], 8, rnu), -2^30, 2^30)."""
     result = []
     for c, old in enumerate(bias):
-        value = old - shr(2**(fmt['margin_log2'] - 7) * sum(e[c] for e in es), 8, 'rnu')
-        counter['weight_saturations'] += abs(value) > SCORE_BIAS_MAX
+        value = old - shr(2 ** (fmt["margin_log2"] - 7) * sum(e[c] for e in es), 8, "rnu")
+        counter["weight_saturations"] += abs(value) > SCORE_BIAS_MAX
         result.append(sat(value, -SCORE_BIAS_MAX, SCORE_BIAS_MAX))
     return result
 
@@ -326,12 +384,12 @@ def zeros(rows):
 
 def count_mac(counter, phase, skipping, gating):
     """C1: a zero of the broadcast operand is skipped; a zero of the other one is gated; the rest is done."""
-    fate = 'skipped' if skipping == 0 else 'gated' if gating == 0 else 'done'
-    counter[phase + '_macs_total'] += 1
-    counter[phase + '_macs_' + fate] += 1
+    fate = "skipped" if skipping == 0 else "gated" if gating == 0 else "done"
+    counter[phase + "_macs_total"] += 1
+    counter[phase + "_macs_" + fate] += 1
 
 
 def count_pot(counter, done):
     """C1: all zeros in the LEPU are gated."""
-    counter['pot_macs_total'] += 1
-    counter['pot_macs_done' if done else 'pot_macs_gated'] += 1
+    counter["pot_macs_total"] += 1
+    counter["pot_macs_done" if done else "pot_macs_gated"] += 1

@@ -1,16 +1,28 @@
 """A1 to A4: every primitive against the slow model, exhaustively at 8 bits, on all ties and edges at 16."""
+
 import itertools
 
 import numpy as np
 import pytest
-
 import slow
+
 from sppim_core import arithmetic
 
 BYTES = np.arange(-128, 128)
-EDGES_16 = np.unique(np.concatenate([  # all ties of all shifts, and their neighbours; both ends
-    [sign * (odd << (shift - 1)) + step for shift in range(1, 16) for odd in range(1, 65536 >> shift, 2)
-     for sign in (-1, 1) for step in (-1, 0, 1)], [-32768, -32767, 0, 32766, 32767]]).clip(-32768, 32767))
+EDGES_16 = np.unique(
+    np.concatenate(
+        [  # all ties of all shifts, and their neighbours; both ends
+            [
+                sign * (odd << (shift - 1)) + step
+                for shift in range(1, 16)
+                for odd in range(1, 65536 >> shift, 2)
+                for sign in (-1, 1)
+                for step in (-1, 0, 1)
+            ],
+            [-32768, -32767, 0, 32766, 32767],
+        ]
+    ).clip(-32768, 32767)
+)
 
 
 @pytest.mark.parametrize("rounding", arithmetic.ROUNDINGS)
@@ -25,8 +37,12 @@ def test_requantize(values, rounding):
 def test_requantize_worked_bits():
     """The table of A1.1."""
     x = np.array([-7, -6, -5, -3, -2, -1, 1, 2, 3, 5, 6, 7])
-    table = {"rnu": [-2, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2], "rne": [-2, -2, -1, -1, 0, 0, 0, 0, 1, 1, 2, 2],
-             "rdn": [-2, -2, -2, -1, -1, -1, 0, 0, 0, 1, 1, 1], "rod": [-1, -1, -1, -1, -1, -1, 1, 1, 1, 1, 1, 1]}
+    table = {
+        "rnu": [-2, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2],
+        "rne": [-2, -2, -1, -1, 0, 0, 0, 0, 1, 1, 2, 2],
+        "rdn": [-2, -2, -2, -1, -1, -1, 0, 0, 0, 1, 1, 1],
+        "rod": [-1, -1, -1, -1, -1, -1, 1, 1, 1, 1, 1, 1],
+    }
     for rounding, expected in table.items():
         assert arithmetic.requantize(x, 2, rounding, -128, 127).tolist() == expected
 
@@ -58,8 +74,12 @@ def test_stochastic_rounding_is_unbiased():
 
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
 def test_fit(overflow):
-    values = np.unique(np.concatenate([np.arange(-1100, 1101), EDGES_16] + [
-        [k * 2**b + d for k in (-3, -2, -1, 1, 2, 3) for d in (-1, 0, 1)] for b in range(7, 33)]))
+    values = np.unique(
+        np.concatenate(
+            [np.arange(-1100, 1101), EDGES_16]
+            + [[k * 2**b + d for k in (-3, -2, -1, 1, 2, 3) for d in (-1, 0, 1)] for b in range(7, 33)]
+        )
+    )
     for bits in [0, *range(8, 33)]:
         pairs = [slow.fit(int(x), bits, overflow) for x in values]
         fitted, changed = arithmetic.fit(values, bits, overflow)
@@ -81,7 +101,8 @@ def test_draws():
             key = slow.key(seed, number, layer, step)
             assert arithmetic.draw32(seed, stream, layer, step, 20).tolist() == [slow.draw32(key, i) for i in range(20)]
             assert arithmetic.draw16(seed, stream, layer, step, 21, first=5).tolist() == [
-                slow.draw16(key, i) for i in range(5, 26)]
+                slow.draw16(key, i) for i in range(5, 26)
+            ]
     last = 2**32 - 1
     assert arithmetic.draw16(7, "lepu", 0, 0, 1, first=last).tolist() == [slow.draw16(slow.key(7, 2, 0, 0), last)]
 
@@ -102,8 +123,24 @@ def test_image_order_is_a_permutation():
 def test_quantize_inputs():
     assert arithmetic.quantize_inputs(np.array([0, 1, 254, 255], np.uint8)).tolist() == [0, 0, 127, 127]
     half_ulp = 1 / 256
-    x = np.array([0.0, -0.0, 5e-324, half_ulp, np.nextafter(half_ulp, 0), -half_ulp, 0.996, 1.0, -1.0, -2.0, np.inf,
-                  -np.inf, np.nextafter(127.5 / 128, 0), 1e308])
+    x = np.array(
+        [
+            0.0,
+            -0.0,
+            5e-324,
+            half_ulp,
+            np.nextafter(half_ulp, 0),
+            -half_ulp,
+            0.996,
+            1.0,
+            -1.0,
+            -2.0,
+            np.inf,
+            -np.inf,
+            np.nextafter(127.5 / 128, 0),
+            1e308,
+        ]
+    )
     assert arithmetic.quantize_inputs(x).tolist() == [0, 0, 0, 1, 0, 0, 127, 127, -128, -128, 127, -128, 127, 127]
     assert arithmetic.quantize_inputs(x[:-1].astype(np.float32)).tolist()[:3] == [0, 0, 0]
     with pytest.raises(ValueError, match=r"x holds NaN at \(1, 0\)"):

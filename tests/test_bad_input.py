@@ -1,4 +1,5 @@
 """Bad input never crashes, hangs, converts silently or loses data: an exception names the argument and the value."""
+
 import re
 from dataclasses import replace
 
@@ -6,7 +7,19 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sppim_core import Accumulator, Chip, IsaError, Network, Schedule, ShapeError, Trainer, arithmetic, data, mlp_formats, report
+from sppim_core import (
+    Accumulator,
+    Chip,
+    IsaError,
+    Network,
+    Schedule,
+    ShapeError,
+    Trainer,
+    arithmetic,
+    data,
+    mlp_formats,
+    report,
+)
 from sppim_core import schedule as schedules
 
 SIZES = [6, 4, 3]
@@ -14,29 +27,40 @@ GOOD_X, GOOD_Y = np.arange(12, dtype=np.int8).reshape(2, 6), np.array([0, 2])
 STRUCTURED = np.zeros((2, 6), [("a", "i1")])
 
 BAD_X = {
-    "None with labels": (None, "labels without x"), "list": (GOOD_X.tolist(), "x must be a NumPy array, not list"),
-    "str": ("abc", "x must be a NumPy array, not str"), "bytes": (b"abc", "x must be a NumPy array, not bytes"),
+    "None with labels": (None, "labels without x"),
+    "list": (GOOD_X.tolist(), "x must be a NumPy array, not list"),
+    "str": ("abc", "x must be a NumPy array, not str"),
+    "bytes": (b"abc", "x must be a NumPy array, not bytes"),
     "memoryview": (memoryview(GOOD_X), "x must be a NumPy array, not memoryview"),
     "masked": (np.ma.masked_array(GOOD_X, GOOD_X > 3), "x is a masked array"),
-    "matrix": (np.matrix(GOOD_X), "x is a numpy.matrix"), "bool": (GOOD_X > 3, "not bool"),
+    "matrix": (np.matrix(GOOD_X), "x is a numpy.matrix"),
+    "bool": (GOOD_X > 3, "not bool"),
     "int16": (GOOD_X.astype(np.int16), "x must hold int8, uint8 or floats, not int16"),
-    "int64": (GOOD_X.astype(np.int64), "not int64"), "complex": (GOOD_X.astype(complex), "not complex128"),
-    "object": (GOOD_X.astype(object), "not object"), "structured": (STRUCTURED, r"not void"),
+    "int64": (GOOD_X.astype(np.int64), "not int64"),
+    "complex": (GOOD_X.astype(complex), "not complex128"),
+    "object": (GOOD_X.astype(object), "not object"),
+    "structured": (STRUCTURED, r"not void"),
     "long double": (GOOD_X.astype(np.longdouble), "x must hold int8, uint8 or floats"),
     "NaN": (np.where(GOOD_X == 7, np.nan, 0.5), r"x holds NaN at \(1, 1\)"),
     "ndim 1": (GOOD_X[0], r"x must have shape \(n, 6\), not \(6,\)"),
-    "ndim 3": (GOOD_X[None], r"not \(1, 2, 6\)"), "narrow": (GOOD_X[:, :5], r"not \(2, 5\)"),
-    "no columns": (GOOD_X[:, :0], r"not \(2, 0\)"), "no rows": (GOOD_X[:0], "x and labels must have equal lengths, not 0 and 2"),
+    "ndim 3": (GOOD_X[None], r"not \(1, 2, 6\)"),
+    "narrow": (GOOD_X[:, :5], r"not \(2, 5\)"),
+    "no columns": (GOOD_X[:, :0], r"not \(2, 0\)"),
+    "no rows": (GOOD_X[:0], "x and labels must have equal lengths, not 0 and 2"),
     "sparse of the wrong width": (scipy.sparse.csr_matrix(GOOD_X[:, :5]), r"not \(2, 5\)"),
 }
 BAD_LABELS = {
-    "float": (np.array([0.0, 1.0]), "labels must hold integers, not float64"), "bool": (np.array([True, False]), "not bool"),
+    "float": (np.array([0.0, 1.0]), "labels must hold integers, not float64"),
+    "bool": (np.array([True, False]), "not bool"),
     "negative": (np.array([0, -1]), "labels must hold values in 0..2, found -1"),
     "too large": (np.array([0, 3]), "labels must hold values in 0..2, found 3"),
-    "huge": (np.array([0, 2**40]), "found 1099511627776"), "u64": (np.array([0, 2**64 - 1], np.uint64), "found 18446744073709551615"),
-    "list": ([0, 1], "labels must be a NumPy array, not list"), "ndim 2": (np.array([[0, 1]]), r"not shape \(1, 2\)"),
+    "huge": (np.array([0, 2**40]), "found 1099511627776"),
+    "u64": (np.array([0, 2**64 - 1], np.uint64), "found 18446744073709551615"),
+    "list": ([0, 1], "labels must be a NumPy array, not list"),
+    "ndim 2": (np.array([[0, 1]]), r"not shape \(1, 2\)"),
     "length": (np.array([0, 1, 2]), "x and labels must have equal lengths, not 2 and 3"),
-    "None": (None, "labels must be a NumPy array, not NoneType"), "object": (np.array([0, 1], object), "labels must hold integers, not object"),
+    "None": (None, "labels must be a NumPy array, not NoneType"),
+    "object": (np.array([0, 1], object), "labels must hold integers, not object"),
     "masked": (np.ma.masked_array([0, 1], [0, 1]), "labels is a masked array"),
 }
 
@@ -69,25 +93,39 @@ def test_labels(network, case):
 
 
 def test_batch_sizes(network):
-    refuses_and_stays(network, ShapeError, r"x must hold 1..4 images \(the batch of this network\), not 5",
-                      lambda: network.tick(np.zeros((5, 6), np.int8), np.zeros(5, int)))
+    refuses_and_stays(
+        network,
+        ShapeError,
+        r"x must hold 1..4 images \(the batch of this network\), not 5",
+        lambda: network.tick(np.zeros((5, 6), np.int8), np.zeros(5, int)),
+    )
     refuses_and_stays(network, ShapeError, "not 0", lambda: network.tick(GOOD_X[:0], GOOD_Y[:0]))
     assert network.scores(GOOD_X[:0]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("value", [-1, 17, 2**40, 1.5, True, "1", None])
 def test_rate_shift(network, value):
-    refuses_and_stays(network, (TypeError, ValueError), f"rate_shift must .*{re.escape(repr(value))}",
-                      lambda: network.tick(GOOD_X, GOOD_Y, value))
+    refuses_and_stays(
+        network,
+        (TypeError, ValueError),
+        f"rate_shift must .*{re.escape(repr(value))}",
+        lambda: network.tick(GOOD_X, GOOD_Y, value),
+    )
 
 
 LAYOUTS = {
-    "Fortran": np.asfortranarray, "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
-    "reversed": lambda x: x[::-1, ::-1].copy()[::-1, ::-1], "offset": lambda x: np.pad(x, 3)[3:-3, 3:-3],
-    "read only": lambda x: np.frombuffer(x.tobytes(), np.int8).reshape(x.shape), "float": lambda x: x / 128,
-    "float32": lambda x: (x / 128).astype(np.float32), "big-endian float": lambda x: (x / 128).astype(">f8"),
+    "Fortran": np.asfortranarray,
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "reversed": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "offset": lambda x: np.pad(x, 3)[3:-3, 3:-3],
+    "read only": lambda x: np.frombuffer(x.tobytes(), np.int8).reshape(x.shape),
+    "float": lambda x: x / 128,
+    "float32": lambda x: (x / 128).astype(np.float32),
+    "big-endian float": lambda x: (x / 128).astype(">f8"),
     "unaligned float": lambda x: np.frombuffer(b"x" + (x / 128).tobytes(), np.uint8)[1:].view("f8").reshape(x.shape),
-    "csr": scipy.sparse.csr_matrix, "csc": scipy.sparse.csc_matrix, "coo array": scipy.sparse.coo_array,
+    "csr": scipy.sparse.csr_matrix,
+    "csc": scipy.sparse.csc_matrix,
+    "coo array": scipy.sparse.coo_array,
 }
 
 
@@ -105,13 +143,23 @@ def test_broadcast_input(network):
 
 
 BAD_NETWORKS = [
-    (dict(seed=-1), "seed must be in 0..18446744073709551615, not -1"), (dict(seed=1.0), "seed must be an integer, not 1.0"),
-    (dict(seed=2**64), "seed must be in"), (dict(batch=0), "batch must be in 1..65535, not 0"), (dict(batch=True), "batch must be an integer, not True"),
-    (dict(threads=0), "threads must be in 1..256, not 0"), (dict(threads=-1), "threads .* not -1"), (dict(threads=10**6), "threads .* not 1000000"),
-    (dict(staleness=65), "staleness must be in 0..64, not 65"), (dict(rule="magic"), "rule must be one of local, drtp, dfa, bp, not 'magic'"),
-    (dict(rule=0), "rule must be a string"), (dict(execution="fast"), "execution must be one of"), (dict(path="x"), "path must be one of"),
-    (dict(product_bits=1), "product_bits must be in 2..16, not 1"), (dict(centred=1), "centred must be True or False, not 1"),
-    (dict(isa="mmx"), "isa must be one of ref"), (dict(isa=3), "isa must be a string"),
+    (dict(seed=-1), "seed must be in 0..18446744073709551615, not -1"),
+    (dict(seed=1.0), "seed must be an integer, not 1.0"),
+    (dict(seed=2**64), "seed must be in"),
+    (dict(batch=0), "batch must be in 1..65535, not 0"),
+    (dict(batch=True), "batch must be an integer, not True"),
+    (dict(threads=0), "threads must be in 1..256, not 0"),
+    (dict(threads=-1), "threads .* not -1"),
+    (dict(threads=10**6), "threads .* not 1000000"),
+    (dict(staleness=65), "staleness must be in 0..64, not 65"),
+    (dict(rule="magic"), "rule must be one of local, drtp, dfa, bp, not 'magic'"),
+    (dict(rule=0), "rule must be a string"),
+    (dict(execution="fast"), "execution must be one of"),
+    (dict(path="x"), "path must be one of"),
+    (dict(product_bits=1), "product_bits must be in 2..16, not 1"),
+    (dict(centred=1), "centred must be True or False, not 1"),
+    (dict(isa="mmx"), "isa must be one of ref"),
+    (dict(isa=3), "isa must be a string"),
 ]
 
 
@@ -121,10 +169,20 @@ def test_network_options(options, message):
         Network(SIZES, **options)
 
 
-@pytest.mark.parametrize("sizes, message", [
-    ([5], "sizes must name inputs and classes at least"), ([], "at least"), ([0, 3], r"sizes\[0\] must be in 1..65535, not 0"),
-    ([3, 1], r"sizes\[1\] \(classes\) must be in 2..1024, not 1"), ([3, 2000], "classes"), ([3, -4, 2], r"sizes\[1\] .* not -4"),
-    ([3, 2.5], r"sizes\[1\] must be an integer, not 2.5"), ([2**62, 2**62, 2], "not 4611686018427387904"), (["3", 2], "not '3'")])
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ([5], "sizes must name inputs and classes at least"),
+        ([], "at least"),
+        ([0, 3], r"sizes\[0\] must be in 1..65535, not 0"),
+        ([3, 1], r"sizes\[1\] \(classes\) must be in 2..1024, not 1"),
+        ([3, 2000], "classes"),
+        ([3, -4, 2], r"sizes\[1\] .* not -4"),
+        ([3, 2.5], r"sizes\[1\] must be an integer, not 2.5"),
+        ([2**62, 2**62, 2], "not 4611686018427387904"),
+        (["3", 2], "not '3'"),
+    ],
+)
 def test_network_sizes(sizes, message):
     with pytest.raises((TypeError, ValueError), match=message):
         Network(sizes)
@@ -136,9 +194,24 @@ def test_unknown_level_in_the_environment(monkeypatch):
         Network(SIZES)
 
 
-@pytest.mark.parametrize("changes", [
-    {"fp_shift": -1}, {"fp_shift": 63}, {"update_shift": 31}, {"pot_levels": 8}, {"activation_max": 0}, {"margin_log2": 6},
-    {"init_bound": 40000}, {"fp_round": "sr"}, {"update_round": "up"}, {"centred": 1}, {"fp_accumulator": 16}, {"inputs": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fp_shift": -1},
+        {"fp_shift": 63},
+        {"update_shift": 31},
+        {"pot_levels": 8},
+        {"activation_max": 0},
+        {"margin_log2": 6},
+        {"init_bound": 40000},
+        {"fp_round": "sr"},
+        {"update_round": "up"},
+        {"centred": 1},
+        {"fp_accumulator": 16},
+        {"inputs": 1.5},
+    ],
+    ids=str,
+)
 def test_formats(changes):
     name = next(iter(changes))
     with pytest.raises((TypeError, ValueError), match=name):
@@ -156,25 +229,35 @@ def test_formats_that_do_not_fit_together():
             Accumulator(bits)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda v: arithmetic.requantize(v, -1, "rnu", 0, 1), "shift must be in 0..62, not -1"),
-    (lambda v: arithmetic.requantize(v, 1.5, "rnu", 0, 1), "shift must be an integer, not 1.5"),
-    (lambda v: arithmetic.requantize(v, True, "rnu", 0, 1), "shift must be an integer, not True"),
-    (lambda v: arithmetic.requantize(v, 2**40, "rnu", 0, 1), "shift"), (lambda v: arithmetic.requantize(v, 1, "sr", 0, 1), "rounding must be one of"),
-    (lambda v: arithmetic.requantize(v, 1, "rnu", 2, 1), "low must not exceed high, not 2 > 1"),
-    (lambda v: arithmetic.requantize(v / 2, 1, "rnu", 0, 1), "x must hold integers, not float64"),
-    (lambda v: arithmetic.requantize(v.astype(np.uint64) + np.uint64(2**63), 1, "rnu", 0, 1), "x must hold values in"),
-    (lambda v: arithmetic.requantize(v[None], 1, "rnu", 0, 1), r"x must have 1 dimension, not shape \(1, 3\)"),
-    (lambda v: arithmetic.round_stochastic(v, v[:2], 3), "x and u must have equal lengths, not 3 and 2"),
-    (lambda v: arithmetic.round_stochastic(v, v - 1, 3), "u must hold values in 0..65535, found -1"),
-    (lambda v: arithmetic.round_stochastic(v + 2**31, v, 3), "x must hold"), (lambda v: arithmetic.round_stochastic(v, v, 47), "shift must be in 0..46"),
-    (lambda v: arithmetic.fit(v, 7), "bits must be 0"), (lambda v: arithmetic.fit(v, 8, "clip"), "overflow must be one of"),
-    (lambda v: arithmetic.pot_mac(v, v, v + 14), "code must hold values in 0..15, found 16"),
-    (lambda v: arithmetic.pot_mac(v, v + 127, v), "x must hold values in -128..127, found 129"),
-    (lambda v: arithmetic.draw16(1, "dice", 0, 0, 1), "stream must be one of"), (lambda v: arithmetic.draw32(-1, "lepu", 0, 0, 1), "seed"),
-    (lambda v: arithmetic.draw32(1, "lepu", 0, 0, 2, first=2**32 - 1), "count must be in 0..1, not 2"),
-    (lambda v: arithmetic.draw32(1, "lepu", 0, 0, -1), "count"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda v: arithmetic.requantize(v, -1, "rnu", 0, 1), "shift must be in 0..62, not -1"),
+        (lambda v: arithmetic.requantize(v, 1.5, "rnu", 0, 1), "shift must be an integer, not 1.5"),
+        (lambda v: arithmetic.requantize(v, True, "rnu", 0, 1), "shift must be an integer, not True"),
+        (lambda v: arithmetic.requantize(v, 2**40, "rnu", 0, 1), "shift"),
+        (lambda v: arithmetic.requantize(v, 1, "sr", 0, 1), "rounding must be one of"),
+        (lambda v: arithmetic.requantize(v, 1, "rnu", 2, 1), "low must not exceed high, not 2 > 1"),
+        (lambda v: arithmetic.requantize(v / 2, 1, "rnu", 0, 1), "x must hold integers, not float64"),
+        (
+            lambda v: arithmetic.requantize(v.astype(np.uint64) + np.uint64(2**63), 1, "rnu", 0, 1),
+            "x must hold values in",
+        ),
+        (lambda v: arithmetic.requantize(v[None], 1, "rnu", 0, 1), r"x must have 1 dimension, not shape \(1, 3\)"),
+        (lambda v: arithmetic.round_stochastic(v, v[:2], 3), "x and u must have equal lengths, not 3 and 2"),
+        (lambda v: arithmetic.round_stochastic(v, v - 1, 3), "u must hold values in 0..65535, found -1"),
+        (lambda v: arithmetic.round_stochastic(v + 2**31, v, 3), "x must hold"),
+        (lambda v: arithmetic.round_stochastic(v, v, 47), "shift must be in 0..46"),
+        (lambda v: arithmetic.fit(v, 7), "bits must be 0"),
+        (lambda v: arithmetic.fit(v, 8, "clip"), "overflow must be one of"),
+        (lambda v: arithmetic.pot_mac(v, v, v + 14), "code must hold values in 0..15, found 16"),
+        (lambda v: arithmetic.pot_mac(v, v + 127, v), "x must hold values in -128..127, found 129"),
+        (lambda v: arithmetic.draw16(1, "dice", 0, 0, 1), "stream must be one of"),
+        (lambda v: arithmetic.draw32(-1, "lepu", 0, 0, 1), "seed"),
+        (lambda v: arithmetic.draw32(1, "lepu", 0, 0, 2, first=2**32 - 1), "count must be in 0..1, not 2"),
+        (lambda v: arithmetic.draw32(1, "lepu", 0, 0, -1), "count"),
+    ],
+)
 def test_primitives(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call(np.arange(3))
@@ -187,7 +270,9 @@ def test_tensors_and_layers(network):
 
 
 def test_trainer_and_schedule(network):
-    digits = data.from_arrays(np.zeros((3, 5), np.uint8), np.arange(3), np.zeros((3, 5), np.uint8), np.arange(3), "tiny")
+    digits = data.from_arrays(
+        np.zeros((3, 5), np.uint8), np.arange(3), np.zeros((3, 5), np.uint8), np.arange(3), "tiny"
+    )
     with pytest.raises(ShapeError, match="data 'tiny' has 5 inputs, the network 6"):
         Trainer(network).fit(digits)
     with pytest.raises(ShapeError, match="data 'tiny' has 3 classes, the network 2"):

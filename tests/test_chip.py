@@ -1,4 +1,5 @@
 """The chip table, operating points and figures (C5)."""
+
 from importlib import resources
 from pathlib import Path
 
@@ -16,8 +17,17 @@ def test_every_value_has_its_provenance():
     for value in [*chip.values.values(), *chip.headline.values()]:
         assert value.tag in ("published", "derived", "assumed") and value.source
     published = {key for key, value in chip.values.items() if value.tag == "published"}
-    assert published == {f"silicon.{key}" for key in ("process_nm", "area_mm2", "voltage_min_v", "voltage_max_v",
-                                                      "frequency_min_mhz", "frequency_max_mhz")}
+    assert published == {
+        f"silicon.{key}"
+        for key in (
+            "process_nm",
+            "area_mm2",
+            "voltage_min_v",
+            "voltage_max_v",
+            "frequency_min_mhz",
+            "frequency_max_mhz",
+        )
+    }
 
 
 def test_custom_chip():
@@ -25,22 +35,37 @@ def test_custom_chip():
     assert chip["geometry.macros"] == 8 and not chip.headline
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("macros = {", "makros = {", "geometry: unknown key 'makros'"),
-    ("[power]", "[powder]", "unknown key 'powder'"),
-    ('columns = { value = 32', 'columns = { value = 0', "geometry.columns: value must be int in 1..65535, not 0"),
-    ('columns = { value = 32', 'columns = { value = 2.5', "geometry.columns: value must be int"),
-    ('columns = { value = 32', 'columns = { value = true', "geometry.columns: value must be int"),
-    ('columns = { value = 32', 'columns = { value = "32"', "geometry.columns: value must be int"),
-    ('area_mm2 = { value = 5.76', 'area_mm2 = { value = nan', "silicon.area_mm2: value must be float"),
-    ('area_mm2 = { value = 5.76', 'area_mm2 = { value = -1', "silicon.area_mm2: value must be float"),
-    ('value = 5.76, tag = "published"', 'value = 5.76, tag = "known"', "silicon.area_mm2: tag must be one of published, derived, assumed"),
-    ('value = 5.76, tag = "published", source = "VLSI 2023 abstract"', 'value = 5.76, tag = "published"', "silicon.area_mm2: key 'source' is missing"),
-    ('value = 0.56', 'value = 1.56', "voltage_min_v = 1.56 is not below voltage_max_v = 1.05"),
-    ('name = "REF-B"', 'name = 3', "name must be a string"),
-    ('name = "REF-B"', 'name = ', "Invalid value"),
-    ('activations_external = { value = true', 'activations_external = { value = 1', "memory.activations_external: value must be bool"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("macros = {", "makros = {", "geometry: unknown key 'makros'"),
+        ("[power]", "[powder]", "unknown key 'powder'"),
+        ("columns = { value = 32", "columns = { value = 0", "geometry.columns: value must be int in 1..65535, not 0"),
+        ("columns = { value = 32", "columns = { value = 2.5", "geometry.columns: value must be int"),
+        ("columns = { value = 32", "columns = { value = true", "geometry.columns: value must be int"),
+        ("columns = { value = 32", 'columns = { value = "32"', "geometry.columns: value must be int"),
+        ("area_mm2 = { value = 5.76", "area_mm2 = { value = nan", "silicon.area_mm2: value must be float"),
+        ("area_mm2 = { value = 5.76", "area_mm2 = { value = -1", "silicon.area_mm2: value must be float"),
+        (
+            'value = 5.76, tag = "published"',
+            'value = 5.76, tag = "known"',
+            "silicon.area_mm2: tag must be one of published, derived, assumed",
+        ),
+        (
+            'value = 5.76, tag = "published", source = "VLSI 2023 abstract"',
+            'value = 5.76, tag = "published"',
+            "silicon.area_mm2: key 'source' is missing",
+        ),
+        ("value = 0.56", "value = 1.56", "voltage_min_v = 1.56 is not below voltage_max_v = 1.05"),
+        ('name = "REF-B"', "name = 3", "name must be a string"),
+        ('name = "REF-B"', "name = ", "Invalid value"),
+        (
+            "activations_external = { value = true",
+            "activations_external = { value = 1",
+            "memory.activations_external: value must be bool",
+        ),
+    ],
+)
 def test_refused_tables(old, new, message):
     assert old in REF_B
     with pytest.raises(ChipError, match=message):
@@ -74,8 +99,18 @@ def by_hand(cycles, **values):
 
 def test_figures_by_hand():
     """2 layers, 100 images, 1000 cycles: every row from the formulas of C5 on paper."""
-    run = by_hand(1000, images=100, input_values=[1, 200], input_zeros=[0, 100], error_values=[400, 1], error_zeros=[300, 0],
-                  fp_macs_total=3000, gc_macs_total=2000, ema_activation_read_bytes=50, ema_weight_read_bytes=150)
+    run = by_hand(
+        1000,
+        images=100,
+        input_values=[1, 200],
+        input_zeros=[0, 100],
+        error_values=[400, 1],
+        error_zeros=[300, 0],
+        fp_macs_total=3000,
+        gc_macs_total=2000,
+        ema_activation_read_bytes=50,
+        ema_weight_read_bytes=150,
+    )
     base = by_hand(5000, images=100, ema_activation_read_bytes=500, ema_error_write_bytes=300)
     rows = {row.figure: row for row in report.figures(Chip.load(), run, base, 200, report.Point(1.05, 450))}
     seconds_per_epoch = 1000 / 100 * 200 / 450e6
@@ -118,6 +153,7 @@ def test_reference_figures_are_near_the_published_ones():
 
 def test_counters_are_additive_and_plain():
     import pickle
+
     a, b = by_hand(5, images=3, fp_macs_done=7), by_hand(6, images=4)
     assert (a + b)["images"].tolist() == [7, 7] and (a + b).cycles == 11 and a + b - b == a
     assert pickle.loads(pickle.dumps(a)) == a != b

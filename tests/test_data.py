@@ -1,4 +1,5 @@
 """Data files: what is read, and what is refused with the file's name."""
+
 import gzip
 import os
 
@@ -31,10 +32,15 @@ def test_idx(folder):
 
 IMAGES = "train-images-idx3-ubyte"
 BREAK = {
-    "empty": (lambda raw: b"", "0 bytes are too few"), "truncated": (lambda raw: raw[:-1], r"29 bytes of data, the header says \(5, 2, 3\) = 30"),
-    "trailing": (lambda raw: raw + b"x", "31 bytes of data"), "magic": (lambda raw: b"PNG!" + raw[4:], "starts with 504e4721"),
+    "empty": (lambda raw: b"", "0 bytes are too few"),
+    "truncated": (lambda raw: raw[:-1], r"29 bytes of data, the header says \(5, 2, 3\) = 30"),
+    "trailing": (lambda raw: raw + b"x", "31 bytes of data"),
+    "magic": (lambda raw: b"PNG!" + raw[4:], "starts with 504e4721"),
     "type": (lambda raw: raw[:2] + b"\x0d" + raw[3:], "starts with 00000d03, expected 00000803"),
-    "dimensions": (lambda raw: raw[:4] + b"\xff" * 12 + raw[16:], r"the header says \(4294967295, 4294967295, 4294967295\)"),
+    "dimensions": (
+        lambda raw: raw[:4] + b"\xff" * 12 + raw[16:],
+        r"the header says \(4294967295, 4294967295, 4294967295\)",
+    ),
     "fewer": (lambda raw: idx(np.zeros((4, 2, 3), np.uint8)), "holds 4 images, .* 5 labels"),
     "none": (lambda raw: idx(np.zeros((0, 2, 3), np.uint8)), "holds 0 images"),
     "zero size": (lambda raw: idx(np.zeros((5, 0, 3), np.uint8)), "no images"),
@@ -89,12 +95,23 @@ def test_npz(tmp_path):
         data.load_npz(path)
 
 
-@pytest.mark.parametrize("part, value, message", [
-    ("x_train", np.zeros((3, 3), np.int64), "x_train|x must hold"), ("x_train", np.zeros(3), "x_train must have shape"),
-    ("x_train", scipy.sparse.csr_matrix(np.eye(3, dtype=np.int64)), "x_train must hold int8, uint8 or floats, not int64"),
-    ("y_train", np.array([0, 1, 2000]), "y_train must hold values in 0..1023, found 2000"), ("y_train", np.arange(2), "x_train holds 3 images, y_train 2"),
-    ("x_test", np.zeros((3, 4)), "x_train has 3 inputs, x_test 4"), ("x_test", np.zeros((0, 3)), "x_test holds 0 images"),
-    ("x_train", np.full((3, 3), np.nan), "NaN")])
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("x_train", np.zeros((3, 3), np.int64), "x_train|x must hold"),
+        ("x_train", np.zeros(3), "x_train must have shape"),
+        (
+            "x_train",
+            scipy.sparse.csr_matrix(np.eye(3, dtype=np.int64)),
+            "x_train must hold int8, uint8 or floats, not int64",
+        ),
+        ("y_train", np.array([0, 1, 2000]), "y_train must hold values in 0..1023, found 2000"),
+        ("y_train", np.arange(2), "x_train holds 3 images, y_train 2"),
+        ("x_test", np.zeros((3, 4)), "x_train has 3 inputs, x_test 4"),
+        ("x_test", np.zeros((0, 3)), "x_test holds 0 images"),
+        ("x_train", np.full((3, 3), np.nan), "NaN"),
+    ],
+)
 def test_arrays(part, value, message):
     arrays = {"x_train": np.zeros((3, 3)), "y_train": np.arange(3), "x_test": np.zeros((3, 3)), "y_test": np.arange(3)}
     with pytest.raises((TypeError, ValueError), match=message):

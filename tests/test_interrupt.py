@@ -1,4 +1,5 @@
 """Ctrl-C within 100 ms with the network as before; forks; two threads at one network."""
+
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,7 @@ def answer_time(call) -> float:
         time.sleep(0.3)
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
+
     thread = threading.Thread(target=send)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
@@ -70,6 +72,7 @@ def test_one_call_at_a_time():
             except RuntimeError as error:
                 errors.append(str(error))
         os.kill(os.getpid(), signal.SIGINT)
+
     thread = threading.Thread(target=second)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
@@ -108,6 +111,7 @@ def test_networks_in_several_threads():
         for _ in range(10):
             network.tick(rng.integers(0, 128, (32, 50)).astype(np.int8), rng.integers(0, 10, 32))
         results[i] = network.digest()
+
     results = [None] * 4
     threads = [threading.Thread(target=train, args=(results, i)) for i in range(4)]
     for thread in threads:

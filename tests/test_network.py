@@ -1,23 +1,28 @@
-"""A5 to A9: whole training runs against the slow model, weights and counters; and independence of how it is computed."""
+"""A5 to A9: whole training runs against the slow model, and independence of how they are computed."""
+
 import itertools
 import pickle
 
 import numpy as np
 import pytest
-
 import slow_network
 from conftest import assert_same_state, paired_formats, random_batches
-from sppim_core import Network, _core, mlp_formats
 from slow import mlp_formats as slow_formats
+
+from sppim_core import Network, _core, mlp_formats
 
 SIZES = [20, 12, 10, 4]
 RULES = ("local", "drtp", "dfa", "bp")
-MODES = [(rule, execution, staleness) for rule, execution, staleness
-         in itertools.product(RULES, ("sequential", "pipelined"), (0, 1, 2)) if (rule, execution) != ("bp", "pipelined")]
+MODES = [
+    (rule, execution, staleness)
+    for rule, execution, staleness in itertools.product(RULES, ("sequential", "pipelined"), (0, 1, 2))
+    if (rule, execution) != ("bp", "pipelined")
+]
 
 
-def run_both(sizes, rule="local", execution="sequential", staleness=0, changes={}, accumulator=None, batches=7, options={},
-             **how):
+def run_both(
+    sizes, rule="local", execution="sequential", staleness=0, changes={}, accumulator=None, batches=7, options={}, **how
+):
     """Trains the package's network and the slow model on the same batches."""
     fast, slow = paired_formats(sizes, rule, changes, accumulator, **options)
     network = Network(fast, rule=rule, seed=3, batch=8, execution=execution, staleness=staleness, **how)
@@ -35,8 +40,9 @@ def run_both(sizes, rule="local", execution="sequential", staleness=0, changes={
 @pytest.mark.parametrize("product_bits", [8, 16, 5])
 @pytest.mark.parametrize("rule, execution, staleness", MODES)
 def test_training_is_that_of_the_slow_model(rule, execution, staleness, product_bits, centred):
-    network, model, left = run_both(SIZES, rule, execution, staleness,
-                                    options={"product_bits": product_bits, "centred": centred})
+    network, model, left = run_both(
+        SIZES, rule, execution, staleness, options={"product_bits": product_bits, "centred": centred}
+    )
     assert_same_state(network, model)
     assert [number for number, _, _ in left] == list(range(7))
     for (_, inputs, errors), (slow_inputs, slow_errors) in zip(left, model.trace, strict=True):
@@ -45,17 +51,30 @@ def test_training_is_that_of_the_slow_model(rule, execution, staleness, product_
     assert network.scores(x).tolist() == model.scores(x.tolist())
 
 
-@pytest.mark.parametrize("accumulator", [(8, "saturate"), (10, "wrap"), (12, "saturate"), (16, "wrap"), (32, "saturate")])
+@pytest.mark.parametrize(
+    "accumulator", [(8, "saturate"), (10, "wrap"), (12, "saturate"), (16, "wrap"), (32, "saturate")]
+)
 def test_finite_accumulators(accumulator):
     network, model, _ = run_both(SIZES, accumulator=accumulator)
     assert_same_state(network, model)
     assert (network.counters().total("acc_saturations") > 0) == (accumulator[0] < 17)
 
 
-@pytest.mark.parametrize("changes", [{"fp_round": mode} for mode in _core.ROUNDINGS[:4]] + [
-    {"update_round": mode} for mode in _core.ROUNDINGS] + [
-    {"update_shift": 0}, {"activation_max": 15}, {"delta_shift": 0}, {"pot_levels": 7}, {"pot_levels": 3}, {"margin_log2": 7},
-    {"init_bound": 32639}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"fp_round": mode} for mode in _core.ROUNDINGS[:4]]
+    + [{"update_round": mode} for mode in _core.ROUNDINGS]
+    + [
+        {"update_shift": 0},
+        {"activation_max": 15},
+        {"delta_shift": 0},
+        {"pot_levels": 7},
+        {"pot_levels": 3},
+        {"margin_log2": 7},
+        {"init_bound": 32639},
+    ],
+    ids=str,
+)
 def test_every_open_number_of_a_format(changes):
     network, model, _ = run_both(SIZES, changes=changes)
     assert_same_state(network, model)
@@ -63,14 +82,17 @@ def test_every_open_number_of_a_format(changes):
 
 def test_saturation_is_reached_everywhere():
     """The runs above mean little where nothing ever saturates."""
-    network, model, _ = run_both(SIZES, changes={"update_shift": 0, "margin_log2": 7, "delta_shift": 0, "fp_shift": 0,
-                                                 "init_bound": 32639})
+    network, model, _ = run_both(
+        SIZES, changes={"update_shift": 0, "margin_log2": 7, "delta_shift": 0, "fp_shift": 0, "init_bound": 32639}
+    )
     assert_same_state(network, model)
     for name in ("activation", "error", "delta", "weight"):
         assert network.counters().total(f"{name}_saturations") > 0, name
 
 
-@pytest.mark.parametrize("sizes", [[1, 2], [1, 1, 2], [3, 1, 1, 2], [65, 257, 3], [64, 256, 2], [63, 17, 255, 10], [130, 16, 15, 3]])
+@pytest.mark.parametrize(
+    "sizes", [[1, 2], [1, 1, 2], [3, 1, 1, 2], [65, 257, 3], [64, 256, 2], [63, 17, 255, 10], [130, 16, 15, 3]]
+)
 @pytest.mark.parametrize("isa", _core.isa_names())
 def test_tails_of_tiles_and_registers(sizes, isa):
     network, model, _ = run_both(sizes, isa=isa, batches=3)
@@ -80,13 +102,17 @@ def test_tails_of_tiles_and_registers(sizes, isa):
 def test_formats_are_those_of_the_slow_model():
     for sizes in ([1, 2], [64, 128, 128, 10], [784, 256, 256, 10], [65535, 2], [5, 65535, 2], [3072, 1000, 100]):
         for rule, bits, centred in itertools.product(RULES, (2, 4, 8, 16), (True, False)):
-            for fast, slow in zip(mlp_formats(sizes, rule, bits, centred), slow_formats(sizes, rule, bits, centred), strict=True):
+            for fast, slow in zip(
+                mlp_formats(sizes, rule, bits, centred), slow_formats(sizes, rule, bits, centred), strict=True
+            ):
                 assert {name: getattr(fast, name) for name in slow if "acc_" not in name} == {
-                    name: value for name, value in slow.items() if "acc_" not in name}
+                    name: value for name, value in slow.items() if "acc_" not in name
+                }
 
 
 def test_matrix_of_the_lepu():
     from slow import pot_matrix
+
     network = Network([9, 7, 5, 3], seed=11)
     for layer in range(2):
         assert network.pot_codes(layer).tolist() == pot_matrix(11, layer, 3, network.sizes[layer + 1], 4)
@@ -127,13 +153,17 @@ def test_the_seed_is_everything():
 
 def test_saved_pickled_and_copied_networks_go_on_alike(tmp_path):
     import copy
+
     network = Network([20, 12, 4], batch=8)
     batches = list(random_batches([20, 12, 4]))
     for x, labels, shift in batches[:4]:
         network.tick(x, labels, shift)
     network.save(tmp_path / "network.npz")
-    others = [Network.load(tmp_path / "network.npz", threads=2, isa="ref"), pickle.loads(pickle.dumps(network)),
-              copy.deepcopy(network)]
+    others = [
+        Network.load(tmp_path / "network.npz", threads=2, isa="ref"),
+        pickle.loads(pickle.dumps(network)),
+        copy.deepcopy(network),
+    ]
     for each in [network, *others]:
         for x, labels, shift in batches[4:]:
             each.tick(x, labels, shift)
@@ -153,5 +183,6 @@ def test_empty_places_change_nothing():
 
 def test_predictions_take_the_lowest_of_equal_classes():
     from dataclasses import replace
+
     network = Network([replace(layer, init_bound=0) for layer in mlp_formats([5, 4])])
     assert network.predict(np.ones((3, 5), np.int8)).tolist() == [0, 0, 0]

@@ -1,12 +1,13 @@
 """C2 to C4: durations and schedule against the independent simulator, counting against closed forms."""
+
 import itertools
 import random
 from importlib import resources
 
 import numpy as np
 import pytest
-
 import slow_schedule
+
 from sppim_core import Chip, Schedule, workload
 from sppim_core.schedule import Shape, baseline, count_batch, map_network, share_macros, weight_capacity
 
@@ -24,8 +25,20 @@ def small_chip(columns, lanes, buffers):
 
 def random_shapes(rng, layers):
     sizes = [rng.randint(1, 60) for _ in range(layers)] + [rng.randint(2, 12)]
-    return [Shape(rows=k, columns=n, positions=1, inputs=k, outputs=n, classes=sizes[-1], macros=rng.randint(1, 5),
-                  bias=rng.randint(0, 1), centred=rng.randint(0, 1)) for k, n in zip(sizes, sizes[1:])]
+    return [
+        Shape(
+            rows=k,
+            columns=n,
+            positions=1,
+            inputs=k,
+            outputs=n,
+            classes=sizes[-1],
+            macros=rng.randint(1, 5),
+            bias=rng.randint(0, 1),
+            centred=rng.randint(0, 1),
+        )
+        for k, n in zip(sizes, sizes[1:])
+    ]
 
 
 def slow_result(shapes, chip, rule, batches, **switches):
@@ -34,10 +47,26 @@ def slow_result(shapes, chip, rule, batches, **switches):
     images = []
     for t, (operands, errors) in enumerate(batches):
         for i in range(operands.shape[1]):
-            phases = [slow_schedule.durations(
-                {"rows": s.rows, "columns": s.columns, "outputs": s.outputs, "classes": s.classes, "bias": s.bias,
-                 "centred": s.centred, "first": l == 0, "last": l == len(shapes) - 1}, s.macros, geometry,
-                int(operands[l, i]), int(errors[l, i]), rule) for l, s in enumerate(shapes)]
+            phases = [
+                slow_schedule.durations(
+                    {
+                        "rows": s.rows,
+                        "columns": s.columns,
+                        "outputs": s.outputs,
+                        "classes": s.classes,
+                        "bias": s.bias,
+                        "centred": s.centred,
+                        "first": l == 0,
+                        "last": l == len(shapes) - 1,
+                    },
+                    s.macros,
+                    geometry,
+                    int(operands[l, i]),
+                    int(errors[l, i]),
+                    rule,
+                )
+                for l, s in enumerate(shapes)
+            ]
             image = {name: [phase[name] for phase in phases] for name in ("FP", "EP", "GC", "UP")}
             images.append(image | {"batch": t, "last": i == operands.shape[1] - 1})
     return slow_schedule.schedule(images, rule, activation_buffers=chip["geometry.activation_buffers"], **switches)
@@ -55,12 +84,16 @@ def random_batches(rng, shapes, batches):
     for _ in range(batches):
         n = rng.randint(1, 5)
         density = rng.random()
-        yield tuple(np.array([[rng.randint(0, int(limit * density)) for _ in range(n)] for limit in limits], np.uint32)
-                    for limits in ([s.rows * s.positions for s in shapes], [s.outputs for s in shapes]))
+        yield tuple(
+            np.array([[rng.randint(0, int(limit * density)) for _ in range(n)] for limit in limits], np.uint32)
+            for limits in ([s.rows * s.positions for s in shapes], [s.outputs for s in shapes])
+        )
 
 
-@pytest.mark.parametrize("rule, layer_pipeline, phase_overlap", [
-    *itertools.product(("local", "drtp", "dfa"), (True, False), (True, False)), ("bp", False, False)])
+@pytest.mark.parametrize(
+    "rule, layer_pipeline, phase_overlap",
+    [*itertools.product(("local", "drtp", "dfa"), (True, False), (True, False)), ("bp", False, False)],
+)
 def test_against_the_independent_simulator(rule, layer_pipeline, phase_overlap):
     rng = random.Random(f"{rule}{layer_pipeline}{phase_overlap}")
     for _ in range(200):
@@ -83,11 +116,14 @@ def test_worked_example():
         assert slow_schedule.schedule(images, "local", switch, switch, 4, 0)["cycles"] == cycles
 
 
-@pytest.mark.parametrize("layer_pipeline, phase_overlap, cycles, bubble", [
-    (True, True, 1024, 0.006), (True, False, 1559, 0.002), (False, True, 4019, 0.002), (False, False, 6676, 0.002)])
+@pytest.mark.parametrize(
+    "layer_pipeline, phase_overlap, cycles, bubble",
+    [(True, True, 1024, 0.006), (True, False, 1559, 0.002), (False, True, 4019, 0.002), (False, False, 6676, 0.002)],
+)
 def test_pipelining_levels_of_the_reference(layer_pipeline, phase_overlap, cycles, bubble):
-    """Steady state of REF-B by hand (C3): longest stage; longest layer; all FP; all phases. What comes on top are rounded-up
-    durations, updates and the drain before them."""
+    """Steady state of REF-B by hand (C3): longest stage; longest layer; all FP; all phases.
+
+    What comes on top are rounded-up durations, updates and the drain before them."""
     run = workload.count_reference(Chip.load(), layer_pipeline=layer_pipeline, phase_overlap=phase_overlap)
     per_image = run.counters.cycles / run.images
     assert cycles <= per_image <= cycles * (1 + bubble)
@@ -123,19 +159,36 @@ def test_counts_in_closed_form():
 def test_traffic_cut_has_the_published_ratio_where_it_must():
     """C2: with one word size a layer moves 2r+3 words locally, 6r+4 under bp: 13/22 at r = 3."""
     n, words = 3, 64
-    shape = Shape(rows=8, columns=8, positions=1, inputs=words, outputs=8, classes=8, macros=1, bias=0, centred=0,
-                  activation_bytes=1, weight_bytes=1)
+    shape = Shape(
+        rows=8,
+        columns=8,
+        positions=1,
+        inputs=words,
+        outputs=8,
+        classes=8,
+        macros=1,
+        bias=0,
+        centred=0,
+        activation_bytes=1,
+        weight_bytes=1,
+    )
     square = [Shape(**{**shape.__dict__, "inputs": words, "outputs": 64, "positions": 8})] * 3
     operands, errors = np.full((3, n), 8), np.full((3, n), 8)
+
     def total(rule, layer):
         counted = count_batch(square, rule, operands, errors)
-        return sum(int(counted[f"ema_{name}_{way}_bytes"][layer]) for name in ("activation", "error", "weight")
-                   for way in ("read", "write"))
+        return sum(
+            int(counted[f"ema_{name}_{way}_bytes"][layer])
+            for name in ("activation", "error", "weight")
+            for way in ("read", "write")
+        )
+
     assert (total("local", 1), total("bp", 1)) == ((2 * 3 + 3) * words, (6 * 3 + 4) * words)
 
 
 def test_mapping():
     from sppim_core import Network
+
     assert share_macros([6272, 2048, 256], 16) == [11, 4, 1]
     with pytest.raises(ValueError, match="20 layers do not fit a chip of 16 macros"):
         share_macros([1] * 20, 16)

@@ -1,16 +1,19 @@
 """The main job: learning digits (and, marked slow, MNIST), from Python and from the command line."""
+
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sppim_core import Network, Trainer, cli, data, train
 
+HERE = Path(__file__).parent  # not the root: the package under test is the installed one
 
-def sppim(*args, **options):
-    return subprocess.run([sys.executable, "-m", "sppim_core", *args], capture_output=True, text=True, **options)
+
+def sppim(*args):
+    return subprocess.run([sys.executable, "-m", "sppim_core", *args], capture_output=True, text=True, cwd=HERE)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def test_other_rules_learn(digits, rule, floor):
 
 
 def test_reproducible_and_pipelined_alike(digits):
-    runs = [trained(digits, 2, **options) for options in ({}, {}, {"execution": "pipelined"}, {"threads": 2, "isa": "ref"})]
+    runs = [
+        trained(digits, 2, **options) for options in ({}, {}, {"execution": "pipelined"}, {"threads": 2, "isa": "ref"})
+    ]
     assert len({network.digest() for network, _, _ in runs}) == 1
     assert all(trainer.counters() == runs[0][1].counters() for _, trainer, _ in runs)
     assert trained(digits, 2, seed=2)[0].digest() != runs[0][0].digest()
@@ -56,7 +61,10 @@ def test_counters_of_a_training_in_closed_form(digits):
         assert c["fp_macs_total"][layer] == c["gc_macs_total"][layer] == images * k * n + batches * (k + 1) * n
         assert c["pot_macs_total"][layer] == (2 * images * 10 * n if layer < 2 else 0)
         for phase in ("fp", "gc"):
-            assert sum(c[f"{phase}_macs_{part}"][layer] for part in ("done", "skipped", "gated")) == c[f"{phase}_macs_total"][layer]
+            assert (
+                sum(c[f"{phase}_macs_{part}"][layer] for part in ("done", "skipped", "gated"))
+                == c[f"{phase}_macs_total"][layer]
+            )
         assert c["ema_weight_write_bytes"][layer] == batches * 2 * (k + 1) * n
         assert c["sram_gradient_read_bytes"][layer] == batches * 4 * (k + 1) * n
     zeros = 2 * int((digits.x_train == 0).sum())
@@ -77,7 +85,18 @@ def test_rate_schedule():
 
 
 def test_json(tmp_path):
-    result = sppim("train", "--epochs", "2", "--layers", "32", "--json", "--plot", str(tmp_path / "p.png"), "--save", str(tmp_path / "n.npz"))
+    result = sppim(
+        "train",
+        "--epochs",
+        "2",
+        "--layers",
+        "32",
+        "--json",
+        "--plot",
+        str(tmp_path / "p.png"),
+        "--save",
+        str(tmp_path / "n.npz"),
+    )
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["configuration"]["layers"] == [64, 32, 10] and document["seed"] == 1
@@ -87,7 +106,9 @@ def test_json(tmp_path):
     assert {row["figure"] for row in document["figures"]} >= {"training speed", "peak efficiency", "energy per epoch"}
     assert "epoch 2/2" in result.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    again = json.loads(sppim("train", "--epochs", "2", "--layers", "32", "--json", "--quiet", "--execution", "pipelined").stdout)
+    again = json.loads(
+        sppim("train", "--epochs", "2", "--layers", "32", "--json", "--quiet", "--execution", "pipelined").stdout
+    )
     assert again["digest"] == document["digest"]
 
 
@@ -98,8 +119,21 @@ def test_text_report():
         assert part in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["report"], ["report", "--json"], ["chip"], ["chip", "--json"], ["info"], ["info", "--json"], ["--help"],
-                                       ["train", "--help"], ["report", "--no-layer-pipeline", "--no-phase-overlap"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report"],
+        ["report", "--json"],
+        ["chip"],
+        ["chip", "--json"],
+        ["info"],
+        ["info", "--json"],
+        ["--help"],
+        ["train", "--help"],
+        ["report", "--no-layer-pipeline", "--no-phase-overlap"],
+    ],
+    ids=" ".join,
+)
 def test_other_commands(arguments):
     result = sppim(*arguments)
     assert result.returncode == 0 and result.stderr == "" and result.stdout
@@ -107,14 +141,27 @@ def test_other_commands(arguments):
         json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--data", "/nowhere"], "/nowhere: no such file or folder"), (["--layers", "12,x"], "'12,x' is not a list of sizes"),
-    (["--layers", "0"], "sizes must be positive"), (["--epochs", "0"], "epochs must be in 1..100000, not 0"),
-    (["--seed", "-1"], "seed must be in"), (["--threads", "0"], "threads must be in 1..256, not 0"), (["--isa", "sse9"], "isa must be one of ref"),
-    (["--chip", "none"], "chip must be one of ref-b"), (["--voltage", "3"], "voltage must be in 0.56..1.05 V, not 3.0"),
-    (["--rule", "bp", "--execution", "pipelined"], "not possible with rule 'bp'"), (["--plot", "/no/where.png"], "/no/where.png: no such folder"),
-    (["--save", "/no/where.npz"], "no such folder"), (["--product-bits", "40"], "product_bits must be in 2..16, not 40"),
-    (["--layers", "70000"], r"must be in 1..65535, not 70000")], ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--data", "/nowhere"], "/nowhere: no such file or folder"),
+        (["--layers", "12,x"], "'12,x' is not a list of sizes"),
+        (["--layers", "0"], "sizes must be positive"),
+        (["--epochs", "0"], "epochs must be in 1..100000, not 0"),
+        (["--seed", "-1"], "seed must be in"),
+        (["--threads", "0"], "threads must be in 1..256, not 0"),
+        (["--isa", "sse9"], "isa must be one of ref"),
+        (["--chip", "none"], "chip must be one of ref-b"),
+        (["--voltage", "3"], "voltage must be in 0.56..1.05 V, not 3.0"),
+        (["--rule", "bp", "--execution", "pipelined"], "not possible with rule 'bp'"),
+        (["--plot", "/no/where.png"], "/no/where.png: no such folder"),
+        (["--plot", "picture.doc"], "picture.doc: a picture's name ends in .png, .pdf, .svg"),
+        (["--save", "/no/where.npz"], "no such folder"),
+        (["--product-bits", "40"], "product_bits must be in 2..16, not 40"),
+        (["--layers", "70000"], r"must be in 1..65535, not 70000"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
 def test_wrong_arguments(arguments, message, capsys):
     try:
         status = cli.main(["train", *arguments])
@@ -132,7 +179,10 @@ def test_wrong_sparsity(capsys):
 def test_ctrl_c_on_the_command_line():
     import signal
     import time
-    process = subprocess.Popen([sys.executable, "-m", "sppim_core", "train", "--epochs", "5000"], stderr=subprocess.PIPE, text=True)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sppim_core", "train", "--epochs", "5000"], stderr=subprocess.PIPE, text=True, cwd=HERE
+    )
     while "epoch 2/" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)

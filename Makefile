@@ -1,0 +1,42 @@
+# `make run` and `make test` are all a fresh machine needs: each makes its own environment in .venv and installs into it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+EXTRAS  = demo,plot,test
+SANITIZE = -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+SOURCES = $(shell find csrc sppim_core -name '*.[ch]' ! -name _core.c -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.toml')
+
+.PHONY: help run test mnist sanitize bench lint clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/installed  ## train on handwritten digits, print and draw the chip report
+	$(BIN)/sppim train --float-baseline --plot digits.png
+	@echo; echo "picture: digits.png"; echo
+	$(BIN)/sppim report
+
+test: $(VENV)/installed  ## the test suite
+	$(BIN)/pytest -m "not slow"
+
+mnist: $(VENV)/installed  ## whole trainings on MNIST; SPPIM_DATA names the folder that holds mnist/
+	$(BIN)/pytest -m slow -s tests/test_train.py
+
+sanitize: $(VENV)/installed  ## the test suite on a build with address and undefined-behaviour checks
+	tools/sanitize.sh $(VENV) '$(SANITIZE)'
+
+bench: $(VENV)/installed  ## benchmarks, beside numpy, scipy and torch
+	$(BIN)/pip install -q '.[bench]'
+	$(BIN)/pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+lint: $(VENV)/installed  ## style and types
+	$(BIN)/pip install -q ruff mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) build dist *.egg-info sppim_core/_core.c sppim_core/*.so digits.png
+
+$(VENV)/installed: $(SOURCES) pyproject.toml setup.py tools/venv.sh
+	tools/venv.sh $(PYTHON) $(VENV) '.[$(EXTRAS)]'
+	@touch $@

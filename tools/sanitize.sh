@@ -1,0 +1,20 @@
+#!/bin/sh
+# Runs the test suite on a build with sanitizers: tools/sanitize.sh VENV FLAGS
+#
+# The build lies in build/sanitized, apart from the one that is installed. Signed overflow is undefined here as C has it
+# (Python's own flags define it), asserts are on. Left out: tests of packages and of how fast Ctrl-C is answered, which look
+# at other builds, and those that fork, which the address sanitizer's memory makes slow.
+set -eu
+venv=$1 flags=$2
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$(cd "$root" && cd "$venv/bin" && pwd)/python
+target=$root/build/sanitized
+rm -rf "$target"
+SPPIM_DEBUG=1 SPPIM_CFLAGS="$flags" SPPIM_LDFLAGS="$flags" "$python" -m pip install -q --no-deps --target "$target" "$root"
+cd "$root/tests"
+real=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+PYTHONPATH="$target:$("$python" -c 'import site; print(site.getsitepackages()[0])')" \
+PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+    "$real" -m pytest -q -s -p no:cacheprovider -m "not slow" -k "not fork" test_arithmetic.py test_network.py test_schedule.py \
+    test_bad_input.py test_chip.py test_data.py test_train.py test_interrupt.py
