@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 EXTRAS  = demo,plot,test
 SANITIZE = -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
-SOURCES = $(shell find csrc sppim_core -name '*.[ch]' ! -name _core.c -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.toml')
+SOURCES = $(shell find csrc -name '*.[ch]') sppim_core/_core.pyx sppim_core/sppim.pxd
 
 .PHONY: help run test mnist sanitize bench lint clean
 
@@ -38,5 +38,5 @@ clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info sppim_core/_core.c sppim_core/*.so digits.png
 
 $(VENV)/installed: $(SOURCES) pyproject.toml setup.py tools/venv.sh
-	tools/venv.sh $(PYTHON) $(VENV) '.[$(EXTRAS)]'
+	tools/venv.sh $(PYTHON) $(VENV) -e '.[$(EXTRAS)]'
 	@touch $@

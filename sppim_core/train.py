@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from sppim_core.schedule import Schedule
 
 RATE_STEPS = (0.6, 0.85)  # A9: two shifts more from these shares of the epochs on
 RATE_STEP = 2
+FLOAT_RATE = 1e-3  # of the float baseline, scikit-learn's default for Adam
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Trainer:
         Drains at the end of each epoch (A8.3). Interrupted (Ctrl-C), the network is as after its last whole batch."""
         epochs = check.integer("epochs", epochs, 1, 100_000)
         self._check_data(data)
+        self._images = len(data.y_train)
         history, start, done = History(), time.perf_counter(), 0
         total = epochs * len(data.y_train)
         for epoch in range(epochs):
@@ -119,7 +122,6 @@ class Trainer:
             for left in self.network.drain():
                 self._account(left)
             history.epochs.append(self._epoch(data, epoch, epochs, before, epoch_start))
-            self._images = len(data.y_train)
             if progress:
                 progress(Progress(done, total, time.perf_counter() - start, history.epochs[-1]))
         return history
@@ -171,21 +173,22 @@ class Trainer:
 
 
 def float_baseline(data: Dataset, hidden, epochs: int, seed: int = 1, batch: int = 64) -> float:
-    """Test accuracy of float backpropagation (scikit-learn's MLPClassifier: ReLU, softmax, Adam) of the same network on
-    the same inputs for as many epochs."""
-    import warnings
-
+    """Test accuracy of float backpropagation (scikit-learn's MLPClassifier: ReLU, softmax, Adam) of the same network
+    on the same inputs, with as many epochs and the same steps of the learning rate."""
     from sklearn.neural_network import MLPClassifier
 
-    model = MLPClassifier(
-        tuple(hidden),
-        batch_size=min(batch, len(data.y_train)),
-        max_iter=epochs,
-        n_iter_no_change=epochs + 1,
-        alpha=0.0,
-        random_state=seed % 2**32,
-    )
+    x, x_test = ((images / 128).astype(np.float32) for images in (data.x_train, data.x_test))
+    model = MLPClassifier(tuple(hidden), batch_size=min(batch, len(data.y_train)), alpha=0.0, warm_start=True)
+    shifts = [rate_shift(epoch, epochs) for epoch in range(epochs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not converged": the number of epochs is chosen, not awaited
-        model.fit((data.x_train / 128).astype(np.float32), data.y_train)
-        return float((model.predict((data.x_test / 128).astype(np.float32)) == data.y_test).mean())
+        for step, shift in enumerate(sorted(set(shifts))):
+            count = shifts.count(shift)
+            model.set_params(
+                learning_rate_init=FLOAT_RATE / 2**shift,
+                max_iter=count,
+                n_iter_no_change=count + 1,
+                random_state=(seed + step) % 2**32,
+            )
+            model.fit(x, data.y_train)
+    return float((model.predict(x_test) == data.y_test).mean())

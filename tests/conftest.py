@@ -8,8 +8,18 @@ import pytest
 import slow_network
 from slow import mlp_formats
 
+import sppim_core
 from sppim_core import Accumulator, Network
 from sppim_core import mlp_formats as fast_formats
+
+
+def pytest_report_header():
+    """Which build is under test; SPPIM_EXPECT names the folder it must come from."""
+    location = Path(sppim_core.__file__).parent
+    expected = os.environ.get("SPPIM_EXPECT")
+    if expected and not location.is_relative_to(expected):
+        raise pytest.UsageError(f"the package under test is {location}, not the one in {expected}")
+    return f"sppim_core from {location}, isa {', '.join(sppim_core._core.isa_names())}"
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Makes a virtual environment and installs the package into it: tools/venv.sh PYTHON VENV REQUIREMENT
+# Makes a virtual environment and installs the package into it: tools/venv.sh PYTHON VENV REQUIREMENT...
 #
 # A bare Debian has python3 without pip and without Python.h. Where they are missing and apt-get is there, the
 # Debian packages that hold them are unpacked into VENV/debian: no root needed, nothing on the system changes.
 set -eu
-python=$1 venv=$2 requirement=$3
+python=$1 venv=$2
+shift 2
 
 unpack() { # unpack PACKAGE...: the Debian packages' files, below VENV/debian
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
     mkdir -p "$venv/debian/packages"
-    (cd "$venv/debian/packages" && apt-get -q download "$@" >/dev/null && for file in *.deb; do dpkg -x "$file" ..; done && rm ./*.deb)
+    (cd "$venv/debian/packages" && apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null && for file in *.deb; do dpkg -x "$file" ..; done && rm ./*.deb)
 }
 
 missing() { # missing WHAT PACKAGE...: the last word where unpacking did not help
@@ -40,5 +41,5 @@ if [ ! -e "$headers/Python.h" ]; then
     export CPATH="$root/usr/include/python$version:$root/usr/include${CPATH:+:$CPATH}"
 fi
 
-echo "installing $requirement and what it needs into $venv"
-"$venv/bin/pip" install -q --disable-pip-version-check "$requirement"
+echo "installing $* and what it needs into $venv"
+"$venv/bin/pip" install -q --disable-pip-version-check "$@"
