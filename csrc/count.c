@@ -1,5 +1,7 @@
 #include "count.h"
 
+#include "fixed.h"
+
 #define GRADIENT_BYTES 4u
 
 static bool has_fold(const sppim_shape *s) { return s->bias || s->centred; }
@@ -98,17 +100,15 @@ void sppim_count_backward(const sppim_shape *s, sppim_place place, const sppim_b
     count_traffic(s, place, f->images, c);
 }
 
-static bool within(int64_t x, int64_t low, int64_t high) { return low <= x && x <= high; }
-
 sppim_status sppim_shape_check(const sppim_shape *s)
 {
     const int64_t most = 1 << 20;
     if (s->struct_size != sizeof *s)
         return SPPIM_ERROR_SHAPE;
-    if (!within(s->rows, 1, most) || !within(s->columns, 1, most) || !within(s->positions, 1, most) ||
-        !within(s->inputs, 1, most) || !within(s->outputs, 1, most) || !within(s->classes, 2, 1024) ||
-        !within(s->bias, 0, 1) || !within(s->centred, 0, 1) || !within(s->activation_bytes, 1, 8) ||
-        !within(s->weight_bytes, 1, 8) || !within(s->macros, 1, 65535))
+    if (!sppim_within(s->rows, 1, most) || !sppim_within(s->columns, 1, most) || !sppim_within(s->positions, 1, most) ||
+        !sppim_within(s->inputs, 1, most) || !sppim_within(s->outputs, 1, most) || !sppim_within(s->classes, 2, 1024) ||
+        !sppim_within(s->bias, 0, 1) || !sppim_within(s->centred, 0, 1) || !sppim_within(s->activation_bytes, 1, 8) ||
+        !sppim_within(s->weight_bytes, 1, 8) || !sppim_within(s->macros, 1, 65535))
         return SPPIM_ERROR_RANGE;
     if (s->columns * s->positions != s->outputs || s->rows * s->positions > UINT32_MAX)
         return SPPIM_ERROR_SHAPE;

@@ -2,6 +2,7 @@
 #ifndef SPPIM_FIXED_H
 #define SPPIM_FIXED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sppim.h"
@@ -10,6 +11,8 @@
 #define SPPIM_BIAS_INPUT 64         /* A2 */
 #define SPPIM_ERROR_MAX 127         /* A2 */
 #define SPPIM_SCORE_BIAS_MAX (1 << 30) /* A6.7 */
+
+static inline bool sppim_within(int64_t x, int64_t low, int64_t high) { return low <= x && x <= high; }
 
 /* floor(x / 2^s), written without shifting a negative number (which C leaves to the compiler). */
 static inline int64_t sppim_floor_shift(int64_t x, int s)

@@ -1,4 +1,4 @@
-/* What network.c (state, ticks, batches in flight) and layer.c (the phases of one layer) share. */
+/* The parts of a network: what network.c makes, tick.c moves, state.c shows, and the phases of a layer work on. */
 #ifndef SPPIM_NETWORK_H
 #define SPPIM_NETWORK_H
 
@@ -96,7 +96,9 @@ bool sppim_compress(sppim_network *network, const int8_t *x, size_t n, sppim_lis
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight);
 /* EP, GC and update of a layer (A6, A7) into layer->next. The layers above have had theirs in this tick. */
 bool sppim_layer_backward(sppim_network *network, size_t l, sppim_flight *flight);
-/* V, m, S and the zero counts of a state from its W and M. */
+/* S and the zero counts of a state from its V and m. */
 bool sppim_layer_derive(sppim_network *network, size_t l, sppim_state *state);
+/* V, m, S and the zero counts of the present state from its W and M; not interruptible. */
+void sppim_layer_complete(sppim_network *network, size_t l);
 
 #endif
