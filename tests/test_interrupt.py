@@ -15,6 +15,14 @@ SLOW = [3000, 3000, 10]  # seconds a tick
 LIMIT = 0.1
 
 
+@pytest.fixture(autouse=True)
+def sigint_interrupts():
+    """As in a terminal, also where the test run itself was started with SIGINT ignored (in the background)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def slow_network(**options):
     network = Network(SLOW, batch=512, isa="ref", **options)
     rng = np.random.default_rng(0)
