@@ -17,7 +17,7 @@ run: $(VENV)/installed  ## train on handwritten digits, print and draw the chip 
 	$(BIN)/sppim report
 
 test: $(VENV)/installed  ## the test suite
-	$(BIN)/pytest -m "not slow"
+	SPPIM_EXPECT=$(CURDIR) $(BIN)/pytest -m "not slow"
 
 mnist: $(VENV)/installed  ## whole trainings on MNIST; SPPIM_DATA names the folder that holds mnist/
 	$(BIN)/pytest -m slow -s tests/test_train.py
@@ -26,7 +26,7 @@ sanitize: $(VENV)/installed  ## the test suite on a build with address and undef
 	tools/sanitize.sh $(VENV) '$(SANITIZE)'
 
 bench: $(VENV)/installed  ## benchmarks, beside numpy, scipy and torch
-	$(BIN)/pip install -q '.[bench]'
+	$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
 
 lint: $(VENV)/installed  ## style and types

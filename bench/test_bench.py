@@ -91,9 +91,9 @@ def test_training_step(benchmark, isa, density):
 @pytest.mark.benchmark(group="schedule")
 def test_schedule(benchmark):
     """Image-layer events a second of the schedule alone."""
-    shapes = workload.reference_shapes()
+    shapes = workload.reference_shapes(Chip.load())
     schedule = Schedule(shapes, Chip.load())
-    operands, errors = workload.reference_nonzeros(1024, 0.55, 0.79)
+    operands, errors = workload.reference_nonzeros(shapes, 1024, 0.55, 0.79)
     benchmark(schedule.add_batch, operands, errors)
     if benchmark.enabled:
         benchmark.extra_info["million_events_s"] = round(1024 * len(shapes) / benchmark.stats["min"] * 1e-6, 1)

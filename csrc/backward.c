@@ -23,7 +23,8 @@ static uint64_t pot_done(const sppim_job *j, size_t b)
     return y * (e + (layer->place.rule == SPPIM_RULE_LOCAL ? layer->classes : 0));
 }
 
-static void count_backward(const sppim_job *j)
+/* False: interrupted. */
+static bool count_backward(const sppim_job *j)
 {
     sppim_layer *layer = j->layer;
     const sppim_flight *flight = j->flight;
@@ -41,8 +42,11 @@ static void count_backward(const sppim_job *j)
         if (layer->now.column_zeros && !layer->place.first)
             for (size_t i = 0; i < d.count; i++)
                 facts.column_gated += layer->now.column_zeros[d.index[i]];
+        if (b % 64 == 63 && sppim_pool_stop(j->network->pool))
+            return false;
     }
     sppim_count_backward(&layer->shape, layer->place, &facts, &layer->delta);
+    return true;
 }
 
 
@@ -51,9 +55,8 @@ bool sppim_layer_backward(sppim_network *network, size_t l, sppim_flight *flight
     sppim_layer *layer = &network->layers[l];
     sppim_job job = {.network = network, .layer = layer, .l = l, .flight = flight};
     if (!sppim_predict_errors(&job) || !sppim_compress(network, layer->d, flight->n, &layer->d_list) ||
-        !sppim_update_layer(&job) || !sppim_layer_derive(network, l, &layer->next))
+        !sppim_update_layer(&job) || !sppim_layer_derive(network, l, &layer->next) || !count_backward(&job))
         return false;
-    count_backward(&job);
     layer->updated = true;
     return true;
 }

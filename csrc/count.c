@@ -115,16 +115,23 @@ sppim_status sppim_shape_check(const sppim_shape *s)
     return SPPIM_OK;
 }
 
+static sppim_status check_layer(const sppim_shape *s, size_t n, const uint32_t *operands, const uint32_t *errors)
+{
+    const sppim_status status = sppim_shape_check(s);
+    for (size_t i = 0; status == SPPIM_OK && i < n; i++)
+        if (operands[i] > s->rows * s->positions || errors[i] > s->outputs)
+            return SPPIM_ERROR_RANGE;
+    return status;
+}
+
 /* What is known of a layer when only its zeros were counted: zero weights are not, and which zero activation
  * meets which error only in a dense layer. */
-static sppim_status count_layer(const sppim_shape *s, sppim_place place, size_t n, const uint32_t *operands,
-                                const uint32_t *errors, sppim_counters *c)
+static void count_layer(const sppim_shape *s, sppim_place place, size_t n, const uint32_t *operands,
+                        const uint32_t *errors, sppim_counters *c)
 {
     sppim_forward_facts forward = {.images = n};
     sppim_backward_facts backward = {.images = n};
     for (size_t i = 0; i < n; i++) {
-        if (operands[i] > s->rows * s->positions || errors[i] > s->outputs)
-            return SPPIM_ERROR_RANGE;
         forward.operand_nonzeros += operands[i];
         backward.error_nonzeros += errors[i];
         backward.pair_nonzeros += (uint64_t)errors[i] * (s->positions == 1 ? operands[i] : (uint64_t)s->rows);
@@ -136,7 +143,6 @@ static sppim_status count_layer(const sppim_shape *s, sppim_place place, size_t 
     backward.pot_done = n * sppim_count_pot_image(s, place);
     sppim_count_forward(s, &forward, c);
     sppim_count_backward(s, place, &backward, c);
-    return SPPIM_OK;
 }
 
 sppim_status sppim_count_batch(const sppim_shape *shapes, size_t layers, int32_t rule, size_t n,
@@ -148,14 +154,12 @@ sppim_status sppim_count_batch(const sppim_shape *shapes, size_t layers, int32_t
     if (rule < 0 || rule >= SPPIM_RULE_COUNT || n > 65535 || layers < 1)
         return SPPIM_ERROR_RANGE;
     for (size_t l = 0; l < layers; l++) {
-        sppim_status status = sppim_shape_check(&shapes[l]);
-        const sppim_place place = {rule, l == 0, l == layers - 1};
-        sppim_counters sum = counters[l];
-        if (status == SPPIM_OK)
-            status = count_layer(&shapes[l], place, n, operand_nonzeros + l * n, error_nonzeros + l * n, &sum);
+        const sppim_status status = check_layer(&shapes[l], n, operand_nonzeros + l * n, error_nonzeros + l * n);
         if (status != SPPIM_OK)
             return status;
-        counters[l] = sum;
     }
+    for (size_t l = 0; l < layers; l++)
+        count_layer(&shapes[l], (sppim_place){rule, l == 0, l == layers - 1}, n, operand_nonzeros + l * n,
+                    error_nonzeros + l * n, &counters[l]);
     return SPPIM_OK;
 }

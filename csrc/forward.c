@@ -106,7 +106,8 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
         forward_tile(j, b, column0, columns);
 }
 
-static void count_forward(const sppim_job *j)
+/* False: interrupted. */
+static bool count_forward(const sppim_job *j)
 {
     sppim_layer *layer = j->layer;
     const sppim_flight *flight = j->flight;
@@ -124,8 +125,11 @@ static void count_forward(const sppim_job *j)
         facts.operand_nonzeros += x.count;
         for (size_t i = 0; i < x.count; i++)
             facts.weight_gated += layer->now.row_zeros[x.index[i]];
+        if (b % 64 == 63 && sppim_pool_stop(j->network->pool))
+            return false;
     }
     sppim_count_forward(&layer->shape, &facts, &layer->delta);
+    return true;
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
@@ -139,6 +143,5 @@ bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
         return false;
     if (!layer->place.output && !sppim_compress(network, flight->x[l + 1], flight->n, &flight->x_list[l + 1]))
         return false;
-    count_forward(&j);
-    return true;
+    return flight == &network->evaluation || count_forward(&j); /* A8.5: inference counts nothing */
 }

@@ -31,8 +31,12 @@ struct sppim_pool {
 static void init_sync(sppim_pool *pool)
 {
     pthread_mutex_init(&pool->mutex, NULL);
+    pthread_condattr_t steady; /* a clock that nobody sets back */
+    pthread_condattr_init(&steady);
+    pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
     pthread_cond_init(&pool->work, NULL);
-    pthread_cond_init(&pool->done, NULL);
+    pthread_cond_init(&pool->done, &steady);
+    pthread_condattr_destroy(&steady);
     pool->owner = getpid();
     pool->started = 0;
     pool->active = 0;
@@ -91,6 +95,8 @@ bool sppim_worker_stop(sppim_worker *worker)
     return atomic_load_explicit(&pool->cancelled, memory_order_relaxed);
 }
 
+bool sppim_pool_stop(sppim_pool *pool) { return sppim_worker_stop(&pool->workers[0]); }
+
 static void work(sppim_pool *pool, sppim_worker *worker)
 {
     for (;;) {
@@ -141,7 +147,7 @@ static void wait_for_others(sppim_pool *pool)
     pthread_mutex_lock(&pool->mutex);
     while (pool->active) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += POLL_INTERVAL_NS;
         if (until.tv_nsec >= 1000000000L) {
             until.tv_nsec -= 1000000000L;

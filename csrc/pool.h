@@ -26,6 +26,9 @@ void sppim_pool_set_poll(sppim_pool *pool, sppim_poll poll, void *user);
 /* Runs task(context, 0 .. count-1). False: interrupted, and an unknown part of the tasks has run. */
 bool sppim_pool_run(sppim_pool *pool, sppim_task task, void *context, size_t count);
 
+/* For long work outside tasks, on the caller's thread: polls, true when the work is to be abandoned. */
+bool sppim_pool_stop(sppim_pool *pool);
+
 /* For long tasks: true when the work is to be abandoned. Polls if the worker is the caller. */
 bool sppim_worker_stop(sppim_worker *worker);
 

@@ -14,16 +14,26 @@ static sppim_flight *flight_of_age(sppim_network *network, size_t age)
     return flight->occupied ? flight : NULL;
 }
 
-static bool enter(sppim_network *network, const int8_t *x, const int32_t *labels, size_t n, int rate_shift)
+/* Copies, then checks the copy: the caller's array may change meanwhile. */
+static bool take_labels(const sppim_network *network, const int32_t *labels, size_t n, int32_t *copy)
 {
-    sppim_flight *flight = &network->flights[network->ticks % network->depth];
+    if (n)
+        memcpy(copy, labels, n * sizeof *copy);
+    for (size_t i = 0; i < n; i++)
+        if (copy[i] < 0 || (size_t)copy[i] >= network->classes)
+            return false;
+    return true;
+}
+
+/* A batch, its labels already taken, or an empty place. */
+static bool enter(sppim_network *network, sppim_flight *flight, const int8_t *x, size_t n, int rate_shift)
+{
     flight->occupied = n > 0;
     if (!n)
         return true;
     flight->batch = network->batches;
     flight->n = n;
     flight->rate_shift = rate_shift;
-    memcpy(flight->labels, labels, n * sizeof *labels);
     memcpy(flight->x[0], x, n * network->layers[0].k);
     return sppim_compress(network, flight->x[0], n, &flight->x_list[0]);
 }
@@ -118,14 +128,6 @@ static void retire(sppim_network *network, sppim_trace *trace)
         flight->occupied = false;
 }
 
-static bool labels_valid(const sppim_network *network, const int32_t *labels, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (labels[i] < 0 || (size_t)labels[i] >= network->classes)
-            return false;
-    return true;
-}
-
 sppim_status sppim_network_tick(sppim_network *network, const int8_t *x, const int32_t *labels, size_t n,
                                 int32_t rate_shift, sppim_poll poll, void *user, sppim_trace *trace)
 {
@@ -133,23 +135,28 @@ sppim_status sppim_network_tick(sppim_network *network, const int8_t *x, const i
         return SPPIM_ERROR_NULL;
     if (n > (size_t)network->config.batch)
         return SPPIM_ERROR_SHAPE;
-    if (!sppim_within(rate_shift, 0, 16) || !labels_valid(network, labels, n))
+    if (!sppim_within(rate_shift, 0, 16))
         return SPPIM_ERROR_RANGE;
     if (atomic_flag_test_and_set(&network->busy))
         return SPPIM_ERROR_BUSY;
-    sppim_pool_set_poll(network->pool, poll, user);
-    begin(network);
-    const bool finished = enter(network, x, labels, n, rate_shift) && work(network);
-    if (finished) {
+    sppim_flight *flight = &network->flights[network->ticks % network->depth];
+    sppim_status status = SPPIM_ERROR_RANGE;
+    if (take_labels(network, labels, n, flight->labels)) {
+        sppim_pool_set_poll(network->pool, poll, user);
+        begin(network);
+        const bool finished = enter(network, flight, x, n, rate_shift) && work(network);
+        status = finished ? SPPIM_OK : SPPIM_ERROR_INTERRUPTED;
+    }
+    if (status == SPPIM_OK) {
         commit(network);
         retire(network, trace);
         network->ticks++;
         network->batches += n > 0;
     } else {
-        network->flights[network->ticks % network->depth].occupied = false;
+        flight->occupied = false;
     }
     atomic_flag_clear(&network->busy);
-    return finished ? SPPIM_OK : SPPIM_ERROR_INTERRUPTED;
+    return status;
 }
 
 size_t sppim_network_in_flight(const sppim_network *network)

@@ -4,14 +4,24 @@ Network, Trainer and Chip do the main job; docs/arithmetic.md and docs/chip.md d
 
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
+try:
+    from sppim_core import _core as _core
+except ImportError as error:
+    raise ImportError(
+        f"sppim_core is not built in {Path(__file__).parent}: run `make run` or `pip install -e .` there, "
+        f"or start Python in another folder to use an installed one ({error})"
+    ) from error
+
+from sppim_core import arithmetic, data, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
 from sppim_core.errors import ChipError, DataError, IsaError, ShapeError
 from sppim_core.formats import Accumulator, LayerFormat, mlp_formats
 from sppim_core.network import Network
-from sppim_core.schedule import Schedule
+from sppim_core.schedule import Schedule, Shape
 from sppim_core.train import Trainer
 
 __version__ = version("sppim_core")
@@ -25,6 +35,7 @@ __all__ = [
     "LayerFormat",
     "Network",
     "Schedule",
+    "Shape",
     "ShapeError",
     "Trainer",
     "arithmetic",
@@ -39,19 +50,17 @@ __all__ = [
     "workload",
 ]
 
-_LAZY = ("arithmetic", "data", "plot", "report", "schedule", "train", "workload")
-
 
 def __getattr__(name: str):
-    if name in _LAZY:
+    if name in ("plot", "workload"):
         return import_module(f"sppim_core.{name}")
     raise AttributeError(f"module 'sppim_core' has no attribute {name!r}")
 
 
 def get_include() -> str:
     """Folder of sppim.h, for C and Cython code that embeds the core."""
-    from importlib.util import find_spec
-
-    spec = find_spec("sppim_core.include")
-    assert spec and spec.submodule_search_locations
-    return spec.submodule_search_locations[0]
+    package = Path(__file__).parent
+    for folder in (package / "include", package.parent / "csrc" / "include"):  # installed; editable
+        if (folder / "sppim.h").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no sppim.h beside {package}")

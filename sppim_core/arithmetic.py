@@ -44,7 +44,7 @@ def fit(x: np.ndarray, bits: int, overflow: str = "saturate") -> tuple[np.ndarra
 
 def pot_mac(acc: np.ndarray, x: np.ndarray, code: np.ndarray) -> np.ndarray:
     """A4.2: acc plus x times the power of two that the four-bit code names. All (n,)."""
-    acc = check.array("acc", acc, np.int64, 1, -(2**62), 2**62)
+    acc = check.array("acc", acc, np.int64, 1, -(2**62) + 1, 2**62 - 1)
     x = check.array("x", x, np.int8, 1, -128, 127)
     code = check.array("code", code, np.uint8, 1, 0, 15)
     if not len(acc) == len(x) == len(code):
@@ -76,19 +76,20 @@ def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(draw32(seed, "order", 0, epoch, count), kind="stable")
 
 
-def quantize_inputs(x) -> np.ndarray:
+def quantize_inputs(x, name: str = "x") -> np.ndarray:
     """A2.1: network inputs as int8 with 7 fraction bits, same shape.
 
     int8 passes, uint8 p becomes p // 2, floats become round-half-up(128 x), saturated; NaN raises."""
-    x = check.plain_array("x", x)
+    x = check.plain_array(name, x)
     if x.dtype == np.int8:
         return x
     if x.dtype == np.uint8:
         return (x >> 1).astype(np.int8)
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:
-        raise TypeError(f"x must hold int8, uint8 or floats, not {x.dtype.name}")
+        hint = "; bytes 0..255 in a wider type: .astype(np.uint8)" if x.dtype.kind in "iu" else ""
+        raise TypeError(f"{name} must hold int8, uint8 or floats, not {x.dtype.name}{hint}")
     if np.isnan(x).any():
-        raise ValueError(f"x holds NaN at {tuple(int(i) for i in np.argwhere(np.isnan(x))[0])}")
+        raise ValueError(f"{name} holds NaN at {tuple(int(i) for i in np.argwhere(np.isnan(x))[0])}")
     scaled = np.clip(x.astype(np.float64), -2.0, 2.0) * 128  # exact; adding 0.5 before floor would not be
     whole = np.floor(scaled)
     return np.clip(whole + (scaled - whole >= 0.5), -128, 127).astype(np.int8)

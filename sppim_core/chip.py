@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from scipy.optimize import brentq
-
 from sppim_core.errors import ChipError
 
 TAGS = ("published", "derived", "assumed")
@@ -77,11 +75,11 @@ class Chip:
     def load(cls, which="ref-b") -> "Chip":
         """A chip that comes with the package ("ref-b") or a TOML file (a name ending in .toml, or a Path)."""
         builtin = resources.files("sppim_core.chips") / f"{which}.toml"
-        is_file = isinstance(which, Path) or str(which).endswith(".toml")
+        is_file = isinstance(which, Path) or str(which).lower().endswith(".toml")
         if not is_file and not builtin.is_file():
             raise ChipError(f"chip must be one of {', '.join(names())} or a .toml file, not {str(which)!r}")
         try:
-            text = (Path(which) if is_file else builtin).read_text()
+            text = (Path(which) if is_file else builtin).read_bytes().decode("utf-8-sig")  # TOML is UTF-8
         except (OSError, UnicodeDecodeError) as error:
             raise ChipError(f"{which}: {error}") from error
         return cls.parse(text, str(which))
@@ -131,6 +129,8 @@ class Chip:
 
     def threshold_voltage(self) -> float:
         """Vt in f = K (V - Vt)^1.5 / V, from the two published points, in volts."""
+        from scipy.optimize import brentq  # slow to import, and few runs need it
+
         v0, v1 = self["silicon.voltage_min_v"], self["silicon.voltage_max_v"]
         ratio = self["silicon.frequency_max_mhz"] / self["silicon.frequency_min_mhz"]
         return brentq(lambda vt: ((v1 - vt) / (v0 - vt)) ** 1.5 * v0 / v1 - ratio, -1e3, v0 * (1 - 1e-9))

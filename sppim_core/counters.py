@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sppim_core import _core
+from sppim_core import _core, check
+from sppim_core.errors import ShapeError
 
 NAMES = _core.counter_names()
 UNITS = dict(zip(NAMES, _core.counter_units(), strict=True))
@@ -16,10 +17,20 @@ class Counters:
     values: uint64 (layers, len(NAMES)); cycles: those of the schedule from start to end, 0 if there was none."""
 
     def __init__(self, values: np.ndarray, cycles: int = 0):
-        self.values = np.array(values, np.uint64)
-        self.cycles = int(cycles)
-        if self.values.ndim != 2 or self.values.shape[1] != len(NAMES):
-            raise ValueError(f"values must have shape (layers, {len(NAMES)}), not {self.values.shape}")
+        self.values = check.array("values", values, np.uint64, 2, 0, 2**64 - 1).copy()
+        self.cycles = check.integer("cycles", cycles, 0, 2**64 - 1)
+        if self.values.shape[1] != len(NAMES):
+            raise ShapeError(f"values must have shape (layers, {len(NAMES)}), not {self.values.shape}")
+
+    @classmethod
+    def zeros(cls, layers: int) -> "Counters":
+        """Nothing counted yet."""
+        return cls(np.zeros((layers, len(NAMES)), np.uint64))
+
+    @staticmethod
+    def keys() -> tuple[str, ...]:
+        """Names of all counters; their units are in counters.UNITS."""
+        return NAMES
 
     @property
     def layers(self) -> int:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 
 from sppim_core import check
 from sppim_core.arithmetic import image_order, quantize_inputs
 from sppim_core.errors import DataError, ShapeError
+from sppim_core.sparse import is_sparse, quantize_sparse
 
 DIGITS_TEST = 360
 DIGITS_SPLIT_SEED = 0
@@ -36,21 +36,22 @@ class Dataset:
 
 def _images(name: str, x):
     """x as (n, inputs) int8, flattened; sparse stays sparse (0 is 0 in every format)."""
-    if scipy.sparse.issparse(x):
-        if x.dtype.kind != "f" and x.dtype not in (np.int8, np.uint8):
-            raise TypeError(f"{name} must hold int8, uint8 or floats, not {x.dtype.name}")
-        rows = scipy.sparse.csr_matrix(x)
-        data = quantize_inputs(rows.data)
-        return scipy.sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
-    x = check.plain_array(name, x)
-    if x.ndim < 2:
-        raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
-    return quantize_inputs(x.reshape(len(x), math.prod(x.shape[1:])))
+    if not is_sparse(x):
+        x = check.plain_array(name, x)
+        if x.ndim < 2:
+            raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
+        x = x.reshape(len(x), math.prod(x.shape[1:]))
+    values = x.tocsr().data if is_sparse(x) else x
+    if values.dtype.kind == "f" and values.size and np.abs(values).max() > 1:
+        raise ValueError(
+            f"{name} holds {np.abs(values).max():g}; floats must lie in -1..1 (bytes 0..255: .astype(np.uint8))"
+        )
+    return quantize_sparse(x, name) if is_sparse(x) else quantize_inputs(x, name)
 
 
 def from_arrays(x_train, y_train, x_test, y_test, name: str = "arrays") -> Dataset:
-    """A data set from arrays: images uint8 (0..255), int8 (Q7) or floats (1.0 = 128; NaN raises), any shape
-    (n, ...), or scipy.sparse; labels integers from 0."""
+    """A data set from arrays: images uint8 (0..255), int8 (Q7) or floats in -1..1, any shape (n, ...), or
+    scipy.sparse; labels integers from 0."""
     x_train, x_test = _images("x_train", x_train), _images("x_test", x_test)
     y_train = check.array("y_train", y_train, np.int32, 1, 0, 1023)
     y_test = check.array("y_test", y_test, np.int32, 1, 0, 1023)
@@ -59,6 +60,8 @@ def from_arrays(x_train, y_train, x_test, y_test, name: str = "arrays") -> Datas
             raise ShapeError(f"x_{part} holds {x.shape[0]} images, y_{part} {len(y)} labels")
         if not len(y):
             raise ShapeError(f"x_{part} holds no images")
+    if not x_train.shape[1]:
+        raise ShapeError(f"x_train has no inputs: shape {x_train.shape}")
     if x_train.shape[1] != x_test.shape[1]:
         raise ShapeError(f"x_train has {x_train.shape[1]} inputs, x_test {x_test.shape[1]}")
     classes = max(2, int(y_train.max()) + 1, int(y_test.max()) + 1)
@@ -131,7 +134,8 @@ def load_npz(path) -> Dataset:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _NPZ_NAMES}
     except Exception as error:
-        raise DataError(f"{path}: not a .npz file with {', '.join(_NPZ_NAMES)} ({error})") from error
+        reason = "pickled objects are not read" if "allow_pickle" in str(error) else error
+        raise DataError(f"{path}: not a .npz file with {', '.join(_NPZ_NAMES)} ({reason})") from error
     return from_arrays(**arrays, name=Path(path).stem)
 
 

@@ -1,23 +1,17 @@
 """A multi-layer perceptron in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
 
 import hashlib
-import json
 import os
-import tempfile
-import zipfile
-from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 
-from sppim_core import _core, check
+from sppim_core import _core, check, storage
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.counters import NAMES, Counters
-from sppim_core.errors import DataError, IsaError, ShapeError
-from sppim_core.formats import EXECUTIONS, PATHS, RULES, Accumulator, LayerFormat, mlp_formats, to_core
+from sppim_core.errors import IsaError, ShapeError
+from sppim_core.formats import EXECUTIONS, PATHS, RULES, LayerFormat, mlp_formats, to_core
+from sppim_core.sparse import is_sparse, quantize_sparse
 
-_STATE = _core.TENSORS[:3]
 _DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if not name.endswith("_cycles")]
 _SCORE_ROWS = 4096
 
@@ -25,7 +19,8 @@ _SCORE_ROWS = 4096
 class Network:
     """A network of fully connected layers that learns by error prediction.
 
-    layers: sizes [inputs, hidden ..., classes], or LayerFormat objects. rule: how hidden layers get their
+    layers: sizes [inputs, hidden ..., classes], for which product_bits (8) and centred (True) choose the formats of
+    A9, or LayerFormat objects, which have both themselves. rule: how hidden layers get their
     error (local, drtp, dfa, bp). execution: sequential or pipelined (A8). staleness: batches by which
     updates are delayed. batch: largest batch. threads, isa, path choose how it is computed, never what."""
 
@@ -36,8 +31,8 @@ class Network:
         rule: str = "local",
         seed: int = 1,
         batch: int = 64,
-        product_bits: int = 8,
-        centred: bool = True,
+        product_bits: int | None = None,
+        centred: bool | None = None,
         execution: str = "sequential",
         staleness: int = 0,
         threads: int = 1,
@@ -101,7 +96,8 @@ class Network:
         """One step of A8: x (n, inputs) as quantize_inputs takes it, or scipy.sparse; labels (n,) integers.
 
         Without x an empty place enters. Returns (batch number, input non-zeros, error non-zeros) of the batch that
-        left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C), the network is as before."""
+        left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C) on the way, the network is as before;
+        `batches` tells a tick that was interrupted from one that was whole when the signal came."""
         rate_shift = check.integer("rate_shift", rate_shift, 0, 16)
         if x is None:
             if labels is not None:
@@ -124,19 +120,18 @@ class Network:
 
     def scores(self, x) -> np.ndarray:
         """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
-        if not scipy.sparse.issparse(x):
+        if not is_sparse(x):
             return self._core.scores(self._inputs(x))
-        parts = [self._core.scores(self._inputs(x[i : i + _SCORE_ROWS])) for i in range(0, x.shape[0], _SCORE_ROWS)]
-        return np.concatenate(parts) if parts else np.empty((0, self.classes), np.int64)
+        rows = quantize_sparse(x)
+        parts = [rows[i : i + _SCORE_ROWS].toarray() for i in range(0, max(rows.shape[0], 1), _SCORE_ROWS)]
+        return np.concatenate([self._core.scores(self._inputs(part)) for part in parts])
 
     def predict(self, x) -> np.ndarray:
         """Class of each image, int64 (n,); among equal scores the lowest."""
         return self.scores(x).argmax(axis=1)
 
     def _inputs(self, x) -> np.ndarray:
-        if scipy.sparse.issparse(x):
-            x = x.toarray()
-        x = quantize_inputs(x)
+        x = quantize_sparse(x).toarray() if is_sparse(x) else quantize_inputs(x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
         return np.require(x, requirements=["C", "A"])
@@ -169,109 +164,25 @@ class Network:
         """SHA-256 over state and counters (A10): equal digests, equal runs."""
         sha = hashlib.sha256()
         for layer in range(len(self.formats)):
-            for name in _STATE:
+            for name in storage.TENSORS:
                 tensor = self._tensor(layer, name)
                 sha.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
         sha.update(self.counters().values[:, _DIGEST_COUNTERS].astype("<u8").tobytes())
         return sha.hexdigest()
 
-    # ---- keeping -----------------------------------------------------------------------------------------
-
-    def _config(self) -> dict:
-        return {
-            "formats": [asdict(layer) for layer in self.formats],
-            "rule": self.rule,
-            "seed": self.seed,
-            "batch": self.batch,
-            "execution": self.execution,
-            "staleness": self.staleness,
-            "batches": self.batches,
-            "arithmetic_version": _core.ARITHMETIC_VERSION,
-        }
-
-    def _arrays(self) -> dict:
-        if self.in_flight:
-            raise RuntimeError(f"{self.in_flight} batches are in flight; drain() first")
-        arrays = {f"{name}_{layer}": self._tensor(layer, name) for layer in range(len(self.formats)) for name in _STATE}
-        return arrays | {"counters": self.counters().values}
-
-    @classmethod
-    def _restore(cls, config: dict, arrays: dict, **how) -> "Network":
-        if config["arithmetic_version"] != _core.ARITHMETIC_VERSION:
-            raise DataError(
-                f"made with arithmetic version {config['arithmetic_version']}, "
-                f"this is version {_core.ARITHMETIC_VERSION}"
-            )
-        formats = [
-            LayerFormat(
-                **{
-                    **layer,
-                    "fp_accumulator": Accumulator(**layer["fp_accumulator"]),
-                    "gc_accumulator": Accumulator(**layer["gc_accumulator"]),
-                }
-            )
-            for layer in config["formats"]
-        ]
-        network = cls(
-            formats,
-            rule=config["rule"],
-            seed=config["seed"],
-            batch=config["batch"],
-            execution=config["execution"],
-            staleness=config["staleness"],
-            **how,
-        )
-        for layer, layer_format in enumerate(formats):
-            for name in _STATE:
-                if name != "means" or layer_format.centred:
-                    network._set_tensor(layer, name, arrays[f"{name}_{layer}"])
-        network._core.batches = config["batches"]
-        network._earlier = Counters(arrays["counters"]).values
-        return network
-
-    def _set_tensor(self, layer: int, name: str, values: np.ndarray) -> None:
-        expected = self._tensor(layer, name)
-        if values.dtype != expected.dtype or values.shape != expected.shape:
-            raise DataError(
-                f"{name}_{layer} is {values.dtype} {values.shape}, expected {expected.dtype} {expected.shape}"
-            )
-        self._core.set(layer, _core.TENSORS.index(name), np.require(values, requirements=["C", "A"]).view(np.uint8))
-
     def __reduce__(self):
-        return _unpickle, (self._config(), self._arrays(), {"threads": self.threads, "path": self.path})
+        """Pickles and copies keep threads and path; the level of the kernels is that of the machine they wake up on."""
+        how = {"threads": self.threads, "path": self.path}
+        return storage.restore, (type(self), *storage.state_of(self), how)
 
-    def save(self, path) -> None:
-        """Writes everything to a .npz file, whole or not at all (a temporary file is renamed)."""
-        path = Path(path)
-        config = np.frombuffer(json.dumps(self._config()).encode(), np.uint8)
-        arrays = self._arrays()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
-            try:
-                np.savez(part, config=config, **arrays)
-                part.flush()
-                os.fsync(part.fileno())
-                os.replace(part.name, path)
-            except BaseException:
-                os.unlink(part.name)
-                raise
+    def save(self, file) -> None:
+        """Writes everything to a .npz file, whole or not at all: a temporary file is renamed over it."""
+        storage.save(self, file)
 
     @classmethod
-    def load(cls, path, *, threads: int = 1, isa: str | None = None, path_choice: str = "auto") -> "Network":
-        """The network that save() wrote; DataError if the file is not one."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return cls._restore(
-                json.loads(arrays.pop("config").tobytes()), arrays, threads=threads, isa=isa, path=path_choice
-            )
-        except IsaError:
-            raise
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a saved network ({error})") from error
-
-
-def _unpickle(config: dict, arrays: dict, how: dict) -> Network:
-    return Network._restore(config, arrays, **how)
+    def load(cls, file, *, threads: int = 1, isa: str | None = None, path: str = "auto") -> "Network":
+        """The network that save() wrote; DataError if the file is not one. threads, isa, path: as for a new network."""
+        return storage.load(cls, file, {"threads": threads, "isa": isa, "path": path})
 
 
 def _check_isa(isa: str | None) -> None:
@@ -284,10 +195,18 @@ def _check_isa(isa: str | None) -> None:
         raise IsaError(f"isa must be one of {levels} on this machine, not {isa!r}")
 
 
-def _formats(layers, rule: str, product_bits: int, centred: bool) -> list[LayerFormat]:
-    layers = list(layers)
+def _formats(layers, rule: str, product_bits: int | None, centred: bool | None) -> list[LayerFormat]:
+    try:
+        layers = list(layers)
+    except TypeError:
+        raise TypeError(f"layers must be a list of sizes or of LayerFormat, not {layers!r}") from None
     if not any(isinstance(layer, LayerFormat) for layer in layers):
-        return mlp_formats(layers, rule, product_bits, centred)
+        return mlp_formats(
+            layers, rule, 8 if product_bits is None else product_bits, True if centred is None else centred
+        )
+    for name, value in (("product_bits", product_bits), ("centred", centred)):
+        if value is not None:
+            raise ValueError(f"{name}={value!r} beside LayerFormat objects, which have their own")
     for i, layer in enumerate(layers):
         if not isinstance(layer, LayerFormat):
             raise TypeError(f"layers[{i}] must be a LayerFormat like the others, not {layer!r}")

@@ -46,8 +46,13 @@ def draw(path, history, counters: Counters, rule: str, title: str, float_accurac
     figure.savefig(path, dpi=110)
 
 
-def _legend_below(ax, columns):
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=columns, frameon=False, fontsize="small")
+def _legend_below(ax, columns, below=-0.12):
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, fontsize="small")
+
+
+def _layer_names(layers) -> list[str]:
+    """Short where many have to fit."""
+    return [f"layer {layer}" if len(layers) <= 6 else str(layer) for layer in layers]
 
 
 def _learning_curve(ax, history, rule, float_accuracy):
@@ -65,7 +70,7 @@ def _learning_curve(ax, history, rule, float_accuracy):
             100 * float_accuracy, color="black", linestyle="--", linewidth=1, label="float backpropagation, all epochs"
         )
     ax.set(title="Learning curve", xlabel="epoch", ylabel="test accuracy, %")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xticks(epochs[:: max(1, len(epochs) // 10)])
     ax.legend(loc="lower right")
     ax.grid(alpha=0.3)
 
@@ -87,39 +92,29 @@ def _sparsity(ax, counters):
         ylabel="zeros, %",
         ylim=(0, 105),
         xticks=layers,
-        xticklabels=[f"layer {layer}" for layer in layers],
+        xticklabels=_layer_names(layers),
     )
     _legend_below(ax, 2)
 
 
 def _occupancy(ax, counters):
     rows = np.arange(counters.layers)
-    height = 0.8 / len(_PHASES)
-    for i, phase in enumerate(_PHASES):
-        busy = 100 * counters[f"{phase}_busy_cycles"] / max(counters.cycles, 1)
-        stall = 100 * counters[f"{phase}_stall_cycles"] / max(counters.cycles, 1)
-        y = rows + (i - 1.5) * height
+    phases = [phase for phase in _PHASES if counters.total(f"{phase}_busy_cycles")]
+    height = 0.8 / len(phases)
+    for i, phase in enumerate(phases):
+        busy = 100 * counters[f"{phase}_busy_cycles"] / counters.cycles
+        waiting = 100 * counters[f"{phase}_stall_cycles"] / counters.cycles
+        y = rows + (i - (len(phases) - 1) / 2) * height
         ax.barh(y, busy, height * 0.9, color=_COLOURS[phase], label=f"{phase.upper()} busy")
         ax.barh(
-            y,
-            stall,
-            height * 0.9,
-            left=busy,
-            facecolor="white",
-            edgecolor=_COLOURS[phase],
-            hatch="////",
-            linewidth=0.5,
-            label="waiting" if i == 0 else None,
+            y, waiting, height * 0.9, left=busy, color="none", edgecolor=_COLOURS[phase], hatch="////", linewidth=0.5
         )
+    ax.barh([0], [0], color="none", edgecolor="grey", hatch="////", label="waiting")
     ax.set(
-        title="Pipeline occupancy",
-        xlabel="share of all cycles, %",
-        yticks=rows,
-        yticklabels=[f"layer {layer}" for layer in rows],
-        xlim=(0, 100),
+        title="Pipeline occupancy, share of all cycles in %", yticks=rows, yticklabels=_layer_names(rows), xlim=(0, 100)
     )
     ax.invert_yaxis()
-    _legend_below(ax, 5)
+    _legend_below(ax, len(phases) + 1)
 
 
 def _macs(ax, counters):
@@ -134,6 +129,7 @@ def _macs(ax, counters):
         share = np.array([100 * parts[i] / sum(parts) for _, parts in bars])
         ax.bar(names, share, bottom=bottom, color=_COLOURS[part], label=_FATES[part])
         bottom += share
-    ax.set(title="MACs on the arrays", ylabel="share, %", ylim=(0, 100))
-    ax.tick_params(axis="x", labelrotation=90 if len(bars) > 8 else 0)
-    _legend_below(ax, 3)
+    crowded = len(bars) > 8
+    ax.set(title="MACs on the arrays (the LEPU's are in the report)", ylabel="share, %", ylim=(0, 100))
+    ax.tick_params(axis="x", labelrotation=90 if crowded else 0, labelsize="small" if crowded else "medium")
+    _legend_below(ax, 3, -0.2 if crowded else -0.12)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from sppim_core import check
 from sppim_core.chip import Chip
 from sppim_core.counters import MAC_PHASES, Counters
 
@@ -25,6 +26,12 @@ class Point:
 
     voltage: float
     frequency: float
+
+    def __post_init__(self):
+        for name in ("voltage", "frequency"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
 
 
 def slow_point(chip: Chip) -> Point:
@@ -99,10 +106,11 @@ def figures(
 ) -> list[Row]:
     """The chip's figures for a run. counters, baseline: of the same images, the latter of sequential backpropagation;
     epoch_images: images of one epoch. same_workload: the published rates are for this very workload (REF-B)."""
-    point = point or fast_point(chip)
+    point = fast_point(chip) if point is None else point_at(chip, point.voltage, point.frequency)
     images = int(counters["images"][0])
     if not images or not counters.cycles:
         raise ValueError("counters hold no finished image or no cycles")
+    epoch_images = check.integer("epoch_images", epoch_images, 1, 2**62)
     return (
         _time_rows(chip, counters, images, epoch_images, point, same_workload)
         + _throughput_rows(chip, counters, point)
@@ -203,23 +211,25 @@ def _power_rows(chip, counters, images, epoch_images, point):
     power = chip.power(point.voltage, point.frequency)
     epoch_seconds = counters.cycles / images * epoch_images / (point.frequency * 1e6)
 
-    def power_row(name, key, end):
-        published = _published(chip, key)
-        law = "C V^2 f + leakage (assumed)" + ("" if published is None else ", fitted to this very value")
-        return Row(name, "mW", published, chip.power(end.voltage, end.frequency), law)
-
+    law = f"C V^2 f + leakage, constants {chip.values['power.capacitance_nf'].tag} (chip table)"
     return [
-        power_row("power, slow end", "power_min_mw", slow),
-        power_row("power, fast end", "power_max_mw", fast),
+        Row("power, slow end", "mW", _published(chip, "power_min_mw"), chip.power(slow.voltage, slow.frequency), law),
+        Row("power, fast end", "mW", _published(chip, "power_max_mw"), chip.power(fast.voltage, fast.frequency), law),
         Row(
             "energy per epoch",
             "mJ",
             None,
             power * epoch_seconds,
-            f"power of the busy chip at {point.voltage:.4g} V, {point.frequency:.4g} MHz x time: an upper bound",
+            f"power of the busy chip at {point.voltage:.4g} V, {point.frequency:.4g} MHz x time, memory not limiting",
         ),
         Row("energy per image", "uJ", None, power * epoch_seconds / epoch_images * 1e3, "the same / images"),
-        Row("time of this run on the chip", "s", None, counters.cycles / (point.frequency * 1e6), "cycles / clock"),
+        Row(
+            "time of this run on the chip",
+            "s",
+            None,
+            counters.cycles / (point.frequency * 1e6),
+            "cycles / clock, memory not limiting",
+        ),
     ]
 
 
@@ -227,12 +237,13 @@ def _power_rows(chip, counters, images, epoch_images, point):
 
 
 def number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    """Four digits that count, no exponents where people would not write one."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as text: figure, unit, published, model, how obtained."""
-    cells = [("figure", "unit", "published", "model", "how the model's value is obtained")]
+def table(rows: list[Row], published: str = "published") -> str:
+    """The rows as text: figure, unit, published (under that heading), model, how obtained."""
+    cells = [("figure", "unit", published, "model", "how the model's value is obtained")]
     cells += [
         (r.figure, r.unit, "-" if r.published is None else f"{r.published:g}", number(r.model), r.how) for r in rows
     ]

@@ -13,7 +13,9 @@ from sppim_core.formats import RULES
 
 @dataclass(frozen=True)
 class Shape:
-    """A layer as the chip sees it (sppim_shape in csrc/include/sppim.h)."""
+    """A layer as the chip sees it: each of `positions` output positions multiplies `rows` operands with rows x columns
+    weights (dense: rows = inputs, columns = outputs, one position). inputs, outputs: values per image; macros:
+    those that hold the layer; bias, centred: 0 or 1."""
 
     rows: int
     columns: int
@@ -27,9 +29,27 @@ class Shape:
     activation_bytes: int = 1
     weight_bytes: int = 2
 
+    def __post_init__(self):
+        for name in ("rows", "columns", "positions", "inputs", "outputs"):
+            check.integer(name, getattr(self, name), 1, 1 << 20)
+        check.integer("classes", self.classes, 2, 1024)
+        check.integer("macros", self.macros, 1, 65535)
+        for name in ("bias", "centred"):
+            check.integer(name, getattr(self, name), 0, 1)
+        for name in ("activation_bytes", "weight_bytes"):
+            check.integer(name, getattr(self, name), 1, 8)
+        if self.columns * self.positions != self.outputs:
+            raise ShapeError(
+                f"outputs must be columns x positions = {self.columns * self.positions}, not {self.outputs}"
+            )
+
     @property
     def weights(self) -> int:
         return (self.rows + self.bias) * self.columns
+
+    def tiles(self, chip: Chip) -> int:
+        """Arrays that the layer's weights fill (C3)."""
+        return -(-self.rows // chip["geometry.rows"]) * -(-self.columns // chip["geometry.columns"])
 
 
 def share_macros(work: list[int], macros: int) -> list[int]:
@@ -62,13 +82,37 @@ def map_network(network, chip: Chip) -> list[Shape]:
     ]
 
 
-def weight_capacity(chip: Chip) -> int:
-    """Weight words that the FP arrays of all macros hold."""
-    return chip["geometry.macros"] * chip["geometry.rows"] * chip["geometry.columns"]
+def not_resident(shapes: list[Shape], chip: Chip) -> list[int]:
+    """Layers whose weights fill more arrays than they have macros; their exchange is taken as hidden (C3)."""
+    return [layer for layer, shape in enumerate(shapes) if shape.tiles(chip) > shape.macros]
+
+
+def _shape_rows(shapes) -> list[dict]:
+    for i, shape in enumerate(shapes):
+        if not isinstance(shape, Shape):
+            raise TypeError(f"shapes[{i}] must be a Shape, not {shape!r}")
+    if not shapes:
+        raise ShapeError("shapes must name one layer at least")
+    return [asdict(shape) for shape in shapes]
 
 
 def _counts(name: str, value) -> np.ndarray:
     return check.array(name, value, np.uint32, 2, 0, 2**32 - 1)
+
+
+def _check_limits(shapes: list[Shape], operands: np.ndarray, errors: np.ndarray) -> None:
+    if len(operands) != len(shapes) or operands.shape != errors.shape:
+        raise ShapeError(
+            f"operand_nonzeros {operands.shape} and error_nonzeros {errors.shape} must be (layers, images), "
+            f"{len(shapes)} layers"
+        )
+    for layer, shape in enumerate(shapes):
+        for name, counts, limit in (
+            ("operand_nonzeros", operands[layer], shape.rows * shape.positions),
+            ("error_nonzeros", errors[layer], shape.outputs),
+        ):
+            if counts.size and counts.max() > limit:
+                raise ValueError(f"{name} of layer {layer} must be at most {limit}, found {counts.max()}")
 
 
 class Schedule:
@@ -85,6 +129,8 @@ class Schedule:
         staleness: int = 0,
     ):
         check.choice("rule", rule, RULES)
+        if not isinstance(chip, Chip):
+            raise TypeError(f"chip must be a Chip (Chip.load(...)), not {chip!r}")
         pipeline, overlap = check.flag("layer_pipeline", layer_pipeline), check.flag("phase_overlap", phase_overlap)
         buffers = chip["geometry.activation_buffers"]
         if rule == "bp" and (pipeline or overlap):
@@ -103,11 +149,14 @@ class Schedule:
             "macro_columns": chip["geometry.columns"],
             "lepu_lanes": chip["geometry.lepu_lanes"],
         }
-        self._core = _core.ScheduleCore(config, [asdict(shape) for shape in shapes])
+        self._shapes = list(shapes)
+        self._core = _core.ScheduleCore(config, _shape_rows(shapes))
 
     def add_batch(self, operand_nonzeros, error_nonzeros) -> None:
         """Non-zero operands and errors of a batch, integers (layers, images)."""
-        self._core.batch(_counts("operand_nonzeros", operand_nonzeros), _counts("error_nonzeros", error_nonzeros))
+        operands, errors = _counts("operand_nonzeros", operand_nonzeros), _counts("error_nonzeros", error_nonzeros)
+        _check_limits(self._shapes, operands, errors)
+        self._core.batch(operands, errors)
 
     def counters(self) -> Counters:
         """Busy and stall cycles by layer and phase, and the cycles from the start to the end of everything so far."""
@@ -123,11 +172,7 @@ def baseline(shapes: list[Shape], chip: Chip) -> Schedule:
 def count_batch(shapes: list[Shape], rule: str, operand_nonzeros, error_nonzeros) -> Counters:
     """Counters (C2) of a batch of which only the zeros are known: no saturations, no gating by zero weights."""
     rule_index = RULES.index(check.choice("rule", rule, RULES))
-    return Counters(
-        _core.count_batch(
-            [asdict(shape) for shape in shapes],
-            rule_index,
-            _counts("operand_nonzeros", operand_nonzeros),
-            _counts("error_nonzeros", error_nonzeros),
-        )
-    )
+    operands, errors = _counts("operand_nonzeros", operand_nonzeros), _counts("error_nonzeros", error_nonzeros)
+    rows = _shape_rows(shapes)
+    _check_limits(shapes, operands, errors)
+    return Counters(_core.count_batch(rows, rule_index, operands, errors))

@@ -87,6 +87,8 @@ class Trainer:
         if not isinstance(network, Network):
             raise TypeError(f"network must be a Network, not {type(network).__name__}")
         self.network = network
+        if chip is not None and not isinstance(chip, Chip):
+            raise TypeError(f"chip must be a Chip (Chip.load({chip!r})), not {type(chip).__name__}")
         self.chip = chip or Chip.load()
         self.shapes = schedule.map_network(network, self.chip)
         default = network.rule != "bp"
@@ -99,12 +101,14 @@ class Trainer:
             phase_overlap=default if phase_overlap is None else phase_overlap,
         )
         self._baseline_schedule = schedule.baseline(self.shapes, self.chip)
-        self._baseline_counts = Counters(np.zeros_like(network.counters().values))
+        self._baseline_counts = Counters.zeros(len(network.formats))
         self._before = network.counters()
         self._images = 0
 
     def fit(self, data: Dataset, epochs: int = 10, progress=None) -> History:
         """Learns for `epochs`; progress, if given, is called with a Progress after every batch and epoch.
+
+        Each call is a training of its own: orders of the images and steps of the rate start from epoch 0.
 
         Drains at the end of each epoch (A8.3). Interrupted (Ctrl-C), the network is as after its last whole batch."""
         epochs = check.integer("epochs", epochs, 1, 100_000)
@@ -127,6 +131,8 @@ class Trainer:
         return history
 
     def _check_data(self, data: Dataset) -> None:
+        if not isinstance(data, Dataset):
+            raise TypeError(f"data must be a Dataset (sppim_core.data.from_arrays, ...), not {type(data).__name__}")
         if data.inputs != self.network.sizes[0]:
             raise ShapeError(f"data {data.name!r} has {data.inputs} inputs, the network {self.network.sizes[0]}")
         if data.classes > self.network.classes:
@@ -168,7 +174,7 @@ class Trainer:
         return self._baseline_counts + self._baseline_schedule.counters()
 
     def figures(self, point: report.Point | None = None) -> list[report.Row]:
-        """The chip's figures for what was trained (docs/chip.md, C5)."""
+        """The chip's figures for what was trained (docs/chip.md, C5); an epoch is one of the last fit()'s data."""
         return report.figures(self.chip, self.counters(), self.baseline_counters(), self._images, point)
 
 
@@ -180,8 +186,8 @@ def float_baseline(data: Dataset, hidden, epochs: int, seed: int = 1, batch: int
     x, x_test = ((images / 128).astype(np.float32) for images in (data.x_train, data.x_test))
     model = MLPClassifier(tuple(hidden), batch_size=min(batch, len(data.y_train)), alpha=0.0, warm_start=True)
     shifts = [rate_shift(epoch, epochs) for epoch in range(epochs)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "not converged": the number of epochs is chosen, not awaited
+    with warnings.catch_warnings(record=True) as caught:  # "not converged": the number of epochs is chosen
+        warnings.simplefilter("always")
         for step, shift in enumerate(sorted(set(shifts))):
             count = shifts.count(shift)
             model.set_params(
@@ -191,4 +197,6 @@ def float_baseline(data: Dataset, hidden, epochs: int, seed: int = 1, batch: int
                 random_state=(seed + step) % 2**32,
             )
             model.fit(x, data.y_train)
+            if any("interrupted" in str(warning.message) for warning in caught):  # fit() swallows Ctrl-C
+                raise KeyboardInterrupt
     return float((model.predict(x_test) == data.y_test).mean())

@@ -98,7 +98,11 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize(
     "part, value, message",
     [
-        ("x_train", np.zeros((3, 3), np.int64), "x_train|x must hold"),
+        (
+            "x_train",
+            np.zeros((3, 3), np.int64),
+            "x_train must hold .*, not int64; bytes 0..255 in a wider type",
+        ),
         ("x_train", np.zeros(3), "x_train must have shape"),
         (
             "x_train",
@@ -116,6 +120,34 @@ def test_arrays(part, value, message):
     arrays = {"x_train": np.zeros((3, 3)), "y_train": np.arange(3), "x_test": np.zeros((3, 3)), "y_test": np.arange(3)}
     with pytest.raises((TypeError, ValueError), match=message):
         data.from_arrays(**arrays | {part: value})
+
+
+@pytest.mark.parametrize("value", [255.0, 1.5, -1.01, np.inf])
+def test_floats_beyond_one_are_refused(value):
+    """Bytes as floats would all saturate, silently."""
+    x = np.zeros((3, 3))
+    x[1, 1] = value
+    for make in (np.asarray, scipy.sparse.csr_matrix):
+        with pytest.raises(ValueError, match="x_train holds .*; floats must lie in -1..1"):
+            data.from_arrays(make(x), np.arange(3), np.zeros((3, 3)), np.arange(3))
+
+
+def test_entries_of_one_cell_are_added():
+    cell = ([0.6, 0.6], ([0, 0], [0, 0]))
+    network = Network([1, 2])
+    assert network.scores(scipy.sparse.coo_matrix(cell)).tolist() == network.scores(np.array([[1.0]])).tolist()
+    with pytest.raises(ValueError, match="sum does not fit int8"):
+        network.scores(scipy.sparse.coo_matrix((np.array([100, 100], np.int8), ([0, 0], [0, 0]))))
+
+
+@pytest.mark.parametrize("format_", ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"])
+def test_every_sparse_format(format_):
+    x = scipy.sparse.random(5, 6, 0.5, format=format_, random_state=0)
+    network = Network([6, 3])
+    assert network.scores(x).tolist() == network.scores(x.toarray()).tolist()
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 7\)"):
+        Network([7, 3]).scores(x)
+    assert network.scores(scipy.sparse.csr_matrix((0, 6))).shape == (0, 3)
 
 
 def test_sparse_is_dense():
@@ -136,22 +168,80 @@ def test_digits_split_is_fixed():
     assert np.bincount(digits.y_test).min() > 20
 
 
-@pytest.mark.parametrize("damage", ["nonsense", "truncated", "no config", "other version"])
+DAMAGE = {
+    "nonsense": lambda arrays: None,
+    "no config": lambda arrays: arrays.pop("config"),
+    "other version": lambda arrays: edit(arrays, b'"arithmetic_version": 1', b'"arithmetic_version": 9'),
+    "negative batches": lambda arrays: edit(arrays, b'"batches": 0', b'"batches": -1'),
+    "fraction of a batch": lambda arrays: edit(arrays, b'"batches": 0', b'"batches": 1.5'),
+    "too few weights": lambda arrays: arrays.update(weights_0=arrays["weights_0"][:-1]),
+    "float weights": lambda arrays: arrays.update(weights_0=arrays["weights_0"].astype(float)),
+    "weights out of range": lambda arrays: arrays.update(weights_0=np.full_like(arrays["weights_0"], -32768)),
+    "counters of one layer": lambda arrays: arrays.update(counters=arrays["counters"][:1]),
+    "float counters": lambda arrays: arrays.update(counters=arrays["counters"] - 3.7),
+    "pickled": lambda arrays: arrays.update(means_0=np.array([object()])),
+}
+
+
+def edit(arrays, old, new):
+    text = arrays["config"].tobytes()
+    assert old in text
+    arrays["config"] = np.frombuffer(text.replace(old, new), np.uint8)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_broken_saved_network(tmp_path, damage):
     path = tmp_path / "net.npz"
     Network([4, 3, 2]).save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    DAMAGE[damage](arrays)
     if damage == "nonsense":
         path.write_bytes(b"nonsense")
-    elif damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-40])
     else:
-        with np.load(path) as file:
-            arrays = dict(file)
-        if damage == "no config":
-            del arrays["config"]
-        else:
-            text = arrays["config"].tobytes().replace(b'"arithmetic_version": 1', b'"arithmetic_version": 9')
-            arrays["config"] = np.frombuffer(text, np.uint8)
         np.savez(path, **arrays)
     with pytest.raises(DataError, match="net.npz: not a saved network"):
         Network.load(path)
+
+
+def test_every_truncation_of_a_saved_network(tmp_path):
+    path = tmp_path / "net.npz"
+    Network([4, 3, 2]).save(path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match="net.npz"):
+            Network.load(path)
+
+
+def test_wrong_options_are_not_the_file(tmp_path):
+    Network([4, 3, 2]).save(tmp_path / "net.npz")
+    with pytest.raises(ValueError, match="threads must be in 1..256, not 0") as caught:
+        Network.load(tmp_path / "net.npz", threads=0)
+    assert not isinstance(caught.value, DataError)
+    with pytest.raises(FileNotFoundError):
+        Network.load(tmp_path / "none.npz")
+
+
+def test_where_a_network_is_saved(tmp_path):
+    """Through links, with the mode of the old file or the umask, never over a folder or a device."""
+    network, real, link = Network([4, 3, 2]), tmp_path / "real.npz", tmp_path / "link.npz"
+    link.symlink_to(real)
+    network.save(link)
+    assert link.is_symlink() and Network.load(real).digest() == network.digest()
+    assert real.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    real.chmod(0o640)
+    network.save(real)
+    assert real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(tmp_path / "pipe")
+    refused = {"": "is a folder", "pipe": "not a regular file", "no/where": "no such folder"}
+    for target, message in refused.items():
+        with pytest.raises(OSError, match=message):
+            network.save(tmp_path / target)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.npz", "pipe", "real.npz"]
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

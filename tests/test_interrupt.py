@@ -15,6 +15,17 @@ SLOW = [3000, 3000, 10]  # seconds a tick
 LIMIT = 0.1
 
 
+def _alarm(*_):
+    raise TimeoutError
+
+
+@pytest.fixture(autouse=True)
+def alarm_raises():
+    before = signal.signal(signal.SIGALRM, _alarm)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(autouse=True)
 def sigint_interrupts():
     """As in a terminal, also where the test run itself was started with SIGINT ignored (in the background)."""
@@ -54,31 +65,56 @@ def test_ctrl_c(what, threads):
     call = (lambda: network.tick(x, labels)) if what == "tick" else (lambda: network.scores(np.concatenate([x] * 8)))
     before = network.digest()
     times = [answer_time(call) for _ in range(3)]
-    assert min(times) < LIMIT, times
+    assert sorted(times)[1] < LIMIT, times  # the median: other work on the machine is not ours
     assert network.digest() == before and network.in_flight == 0 and network.batches == 0
 
 
-def test_an_interrupted_batch_can_be_repeated():
-    network, other = (Network([40, 30, 3], batch=4) for _ in range(2))
-    x, labels = np.ones((4, 40), np.int8), np.array([0, 1, 2, 0])
-    big, big_x, big_labels = slow_network()
-    answer_time(lambda: big.tick(big_x, big_labels))
-    for each in (network, other):
-        each.tick(x, labels)
-    assert network.digest() == other.digest()
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"staleness": 2}, {"execution": "pipelined"}, {"execution": "pipelined", "staleness": 1, "rule": "dfa"}],
+    ids=str,
+)
+def test_an_interrupted_batch_can_be_repeated(options):
+    """Interrupted with batches in flight, at different depths of the work; the end is that of an undisturbed twin."""
+    sizes, rng = [1600, 1000, 10], np.random.default_rng(2)
+    network, twin = (Network(sizes, batch=256, isa="ref", **options) for _ in range(2))
+    interrupts = 0
+    for round_ in range(4):
+        x, labels = rng.integers(1, 128, (256, 1600)).astype(np.int8), rng.integers(0, 10, 256)
+        twin.tick(x, labels)
+        entered = network.batches
+        signal.setitimer(signal.ITIMER_REAL, 0.02 * (round_ + 1))
+        try:
+            network.tick(x, labels)
+        except TimeoutError:  # may also come just after a tick that was whole
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if network.batches == entered:
+                interrupts += 1
+                network.tick(x, labels)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    network.drain()
+    twin.drain()
+    assert interrupts and network.digest() == twin.digest()
 
 
 def test_one_call_at_a_time():
     network, x, labels = slow_network()
     errors = []
 
+    def refused(call):
+        try:
+            call()
+        except RuntimeError as error:
+            errors.append(str(error))
+            return True
+        return False
+
     def second():
-        time.sleep(0.2)
-        for call in (lambda: network.tick(x, labels), lambda: network.scores(x), network.counters, network.digest):
-            try:
-                call()
-            except RuntimeError as error:
-                errors.append(str(error))
+        while not refused(network.counters):  # until the tick has begun
+            time.sleep(0.001)
+        for call in (lambda: network.tick(x, labels), lambda: network.scores(x), network.digest):
+            refused(call)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=second)

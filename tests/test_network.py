@@ -51,11 +51,34 @@ def test_training_is_that_of_the_slow_model(rule, execution, staleness, product_
     assert network.scores(x).tolist() == model.scores(x.tolist())
 
 
+@pytest.mark.parametrize("product_bits", [15, 16])
+def test_sums_beyond_32_bits(product_bits):
+    """The largest operands, more of them than an s32 sum holds: kernels spill exactly, on every level and path."""
+    layers, _ = paired_formats([1100, 17, 3], "local", {"fp_shift": 30}, product_bits=product_bits)
+    largest = np.full((1101, 17), 32639, np.int16)
+    largest[:, 1::2] *= -1
+    x = np.repeat(np.array([[-128], [127]], np.int8), 1100, axis=1)
+
+    def product_weights(w):
+        drop, limit = 16 - product_bits, (1 << (product_bits - 1)) - 1
+        return np.clip((w.astype(np.int64) + (1 << drop >> 1)) >> drop, -limit, limit)
+
+    sums = x.astype(np.int64) @ product_weights(largest)[:-1] + 64 * product_weights(largest)[-1]
+    hidden = np.clip((sums + (1 << 29)) >> 30, 0, 127)
+    assert np.abs(sums).max() > 2**31 and hidden.max() > 1
+    for isa, path in itertools.product(_core.isa_names(), _core.PATHS):
+        network = Network(layers, isa=isa, path=path)
+        network._core.set(0, 0, largest.ravel().view(np.uint8))
+        second = product_weights(network.weights(1))
+        assert network.scores(x).tolist() == (hidden @ second[:-1] + 64 * second[-1]).tolist(), (isa, path)
+
+
 @pytest.mark.parametrize(
     "accumulator", [(8, "saturate"), (10, "wrap"), (12, "saturate"), (16, "wrap"), (32, "saturate")]
 )
-def test_finite_accumulators(accumulator):
-    network, model, _ = run_both(SIZES, accumulator=accumulator)
+@pytest.mark.parametrize("rule", RULES)
+def test_finite_accumulators(rule, accumulator):
+    network, model, _ = run_both(SIZES, rule, accumulator=accumulator)
     assert_same_state(network, model)
     assert (network.counters().total("acc_saturations") > 0) == (accumulator[0] < 17)
 

@@ -173,7 +173,7 @@ def test_wrong_arguments(arguments, message, capsys):
 
 def test_wrong_sparsity(capsys):
     assert cli.main(["report", "--error-sparsity", "1.0"]) == 2
-    assert "--error-sparsity must be in 0..1 (1 excluded), not 1.0" in capsys.readouterr().err
+    assert "error_sparsity must be in 0..1 (1 excluded), not 1.0" in capsys.readouterr().err
 
 
 def test_ctrl_c_on_the_command_line():

@@ -174,7 +174,7 @@ typedef struct sppim_network_config {
     const char *isa;     /* name of an instruction-set level, or null: sppim_isa_default() */
 } sppim_network_config;
 
-/* Asked about every millisecond during long calls, on the calling thread; non-zero interrupts. May be null. */
+/* Asked every few milliseconds during long calls, on the calling thread; non-zero interrupts. May be null. */
 typedef int (*sppim_poll)(void *user);
 
 /* Zero counts of a batch that has retired, by layer and image: [layers][n]. */
@@ -208,7 +208,7 @@ const char *sppim_network_isa(const sppim_network *network);
 typedef enum sppim_tensor { /* state of a layer */
     SPPIM_WEIGHTS,    /* W, s16 [inputs + 1][outputs] */
     SPPIM_MEANS,      /* M, s16 [inputs]; read only unless the layer is centred */
-    SPPIM_SCORE_BIAS, /* s32 [classes]; hidden layers */
+    SPPIM_SCORE_BIAS, /* s32 [classes]; hidden layers; read only unless the rule is SPPIM_RULE_LOCAL */
     SPPIM_POT_CODES,  /* R, u8 [classes][outputs]; hidden layers; read only */
     SPPIM_TENSOR_COUNT
 } sppim_tensor;

@@ -1,13 +1,13 @@
 /* What AVX2 does better: products as pairs of rows (vpmaddwd), and the update, 16 weights at a time. */
 #if defined(__x86_64__) && defined(__GNUC__)
-#pragma GCC push_options
-#pragma GCC target("avx2")
 #include <immintrin.h>
 
 #include "../fixed.h"
 #include "../kernels.h"
 
 #define LANES 16 /* weights (s16) in a register */
+#define AVX2 __attribute__((target("avx2"))) /* on every function here: gcc and clang both know it */
+#define AVX2_INLINE __attribute__((target("avx2"), always_inline)) static inline
 
 /* Row i of the operands: x and the weights it meets. Without an index the rows are consecutive. */
 static inline const int16_t *row_of(const uint16_t *index, size_t i, const int16_t *v, size_t stride)
@@ -16,7 +16,7 @@ static inline const int16_t *row_of(const uint16_t *index, size_t i, const int16
 }
 
 /* sum[2g], sum[2g+1] += x0 row0 + x1 row1 over LANES columns of group g; the halves are interleaved by unpack. */
-static inline void add_pair(int x0, int x1, const int16_t *row0, const int16_t *row1, int groups, __m256i *sum)
+AVX2_INLINE void add_pair(int x0, int x1, const int16_t *row0, const int16_t *row1, int groups, __m256i *sum)
 {
     const __m256i x = _mm256_set1_epi32((int)((uint32_t)(uint16_t)x0 | (uint32_t)x1 << 16));
     for (int g = 0; g < groups; g++) {
@@ -27,14 +27,14 @@ static inline void add_pair(int x0, int x1, const int16_t *row0, const int16_t *
     }
 }
 
-static inline void add_s32_to_s64(__m128i s32, int64_t *acc)
+AVX2_INLINE void add_s32_to_s64(__m128i s32, int64_t *acc)
 {
     const __m256i old = _mm256_loadu_si256((const __m256i *)acc);
     _mm256_storeu_si256((__m256i *)acc, _mm256_add_epi64(old, _mm256_cvtepi32_epi64(s32)));
 }
 
 /* Adds the sums to acc, undoing the interleaving: unpack works within halves of 8 columns. */
-static inline void flush(int groups, __m256i *sum, int64_t *acc)
+AVX2_INLINE void flush(int groups, __m256i *sum, int64_t *acc)
 {
     for (int g = 0; g < groups; g++) {
         int64_t *to = acc + g * LANES;
@@ -47,7 +47,7 @@ static inline void flush(int groups, __m256i *sum, int64_t *acc)
 }
 
 /* groups * LANES columns; always inlined, so that groups and the presence of an index are constants. */
-__attribute__((always_inline)) static inline void product_block(const int8_t *x, const uint16_t *index, size_t count,
+AVX2_INLINE void product_block(const int8_t *x, const uint16_t *index, size_t count,
                                                                 const int16_t *v, size_t stride, int groups,
                                                                 size_t exact, int64_t *acc)
 {
@@ -71,7 +71,7 @@ __attribute__((always_inline)) static inline void product_block(const int8_t *x,
     }
 }
 
-__attribute__((always_inline)) static inline void product(const int8_t *x, const uint16_t *index, size_t count,
+AVX2_INLINE void product(const int8_t *x, const uint16_t *index, size_t count,
                                                           const int16_t *v, size_t stride, size_t columns,
                                                           size_t exact, int64_t *acc)
 {
@@ -87,20 +87,20 @@ __attribute__((always_inline)) static inline void product(const int8_t *x, const
     }
 }
 
-static void product_s8_s16_avx2(const int8_t *x, size_t count, const int16_t *v, size_t stride, size_t columns,
+AVX2 static void product_s8_s16_avx2(const int8_t *x, size_t count, const int16_t *v, size_t stride, size_t columns,
                                 size_t exact, int64_t *acc)
 {
     product(x, NULL, count, v, stride, columns, exact, acc);
 }
 
-static void product_sparse_s8_s16_avx2(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns, size_t exact,
+AVX2 static void product_sparse_s8_s16_avx2(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns, size_t exact,
                                        int64_t *acc)
 {
     product(x.value, x.index, x.count, v, stride, columns, exact, acc);
 }
 
 /* A3.1 */
-static inline __m256i mix32(__m256i x)
+AVX2_INLINE __m256i mix32(__m256i x)
 {
     x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
     x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x85EBCA6Bu));
@@ -110,27 +110,27 @@ static inline __m256i mix32(__m256i x)
 }
 
 /* A1.2 for s <= 16 without overflow: floor((g + r)/2^s) = (g >> s) + (((g mod 2^s) + r) >> s). */
-static inline __m256i stochastic_shift(__m256i g, __m256i u, int s)
+AVX2_INLINE __m256i stochastic_shift(__m256i g, __m256i u, int s)
 {
     const __m256i low = _mm256_and_si256(g, _mm256_set1_epi32((1 << s) - 1));
     const __m256i r = _mm256_srli_epi32(_mm256_slli_epi32(u, s), 16);
     return _mm256_add_epi32(_mm256_srai_epi32(g, s), _mm256_srli_epi32(_mm256_add_epi32(low, r), s));
 }
 
-static inline __m256i clamp(__m256i x, int limit)
+AVX2_INLINE __m256i clamp(__m256i x, int limit)
 {
     return _mm256_max_epi32(_mm256_min_epi32(x, _mm256_set1_epi32(limit)), _mm256_set1_epi32(-limit));
 }
 
 /* Eight s32 each in a and b to sixteen s16; they fit. */
-static inline void store_s16(__m256i a, __m256i b, int16_t *to)
+AVX2_INLINE void store_s16(__m256i a, __m256i b, int16_t *to)
 {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
     _mm256_storeu_si256((__m256i *)to, packed);
 }
 
 /* A7.3 for eight weights: the new weights; adds the clipped lanes to *clipped as -1. */
-static inline __m256i update_eight(const int16_t *w, const int32_t *gradient, __m128i u, int shift, __m256i *clipped)
+AVX2_INLINE __m256i update_eight(const int16_t *w, const int32_t *gradient, __m128i u, int shift, __m256i *clipped)
 {
     const __m256i g = _mm256_loadu_si256((const __m256i *)gradient);
     const __m256i old = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)w));
@@ -142,14 +142,14 @@ static inline __m256i update_eight(const int16_t *w, const int32_t *gradient, __
 }
 
 /* A5.2 */
-static inline __m256i product_weight(__m256i w, int bits)
+AVX2_INLINE __m256i product_weight(__m256i w, int bits)
 {
     const int s = 16 - bits;
     const __m256i rounded = _mm256_srai_epi32(_mm256_add_epi32(w, _mm256_set1_epi32((1 << s) >> 1)), s);
     return clamp(rounded, (1 << (bits - 1)) - 1);
 }
 
-static size_t count_lanes(__m256i minus_ones)
+AVX2 static size_t count_lanes(__m256i minus_ones)
 {
     int32_t lane[8];
     size_t count = 0;
@@ -159,7 +159,7 @@ static size_t count_lanes(__m256i minus_ones)
     return count;
 }
 
-static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
+AVX2 static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
                                const sppim_update *update, int16_t *w_next, int16_t *v_next)
 {
     const __m256i k0 = _mm256_set1_epi32((int)update->k0), k1 = _mm256_set1_epi32((int)update->k1);
@@ -178,7 +178,7 @@ static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, size_t
 
 static sppim_kernels reference; /* for what the vector code leaves over */
 
-static size_t update_s16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
+AVX2 static size_t update_s16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
                               const sppim_update *update, int16_t *w_next, int16_t *v_next)
 {
     if (update->round != SPPIM_SR || update->shift > 16)
@@ -199,5 +199,4 @@ void sppim_kernels_install_avx2(sppim_kernels *table)
     table->update_s16 = update_s16_avx2;
 }
 
-#pragma GCC pop_options
 #endif
