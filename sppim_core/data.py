@@ -73,7 +73,7 @@ def load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError as error:
-        raise DataError("the digits need scikit-learn: pip install 'sppim_core[demo]'") from error
+        raise DataError("the digits need scikit-learn: pip install scikit-learn") from error
     digits = sklearn_digits()
     order = image_order(DIGITS_SPLIT_SEED, 0, len(digits.target))
     x, y = digits.data[order] / 16.0, digits.target[order]

@@ -10,7 +10,7 @@ class IsaError(ValueError):
 
 
 class DataError(ValueError):
-    """A data file that is missing, damaged or not of the expected kind."""
+    """A data file or saved network that is missing, damaged or not of the expected kind."""
 
 
 class ChipError(ValueError):

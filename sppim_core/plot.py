@@ -28,7 +28,7 @@ def check_file(path) -> None:
     if Path(path).suffix.lstrip(".").lower() not in FORMATS:
         raise ValueError(f"{path}: a picture's name ends in .{', .'.join(FORMATS)}")
     if find_spec("matplotlib") is None:
-        raise ImportError("pictures need matplotlib: pip install 'sppim_core[plot]'")
+        raise ImportError("pictures need matplotlib: pip install matplotlib")
 
 
 def draw(path, history, counters: Counters, rule: str, title: str, float_accuracy: float | None = None) -> None:
