@@ -30,7 +30,7 @@ bench: $(VENV)/installed  ## benchmarks, beside numpy, scipy and torch
 	$(BIN)/pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
 
 lint: $(VENV)/installed  ## style and types
-	$(BIN)/pip install -q ruff mypy
+	$(BIN)/pip install -q -e '.[lint]'
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -1,6 +1,6 @@
 /* The core without Python: trains a small network on data it makes itself and prints a hash of weights and counters.
  *
- *   cc -std=c11 -O2 -Icsrc/include examples/embed.c $(find csrc -name '*.c') -o embed -pthread && ./embed
+ *   cc -std=c11 -O2 -Icsrc/include examples/embed.c $(find csrc -name '*.c') -o embed -pthread && ./embed [THREADS]
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,11 +57,12 @@ static uint64_t hash_network(const sppim_network *network)
     return hash;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const int threads = argc > 1 ? atoi(argv[1]) : 1; /* never changes a bit */
     sppim_layer_config layers[LAYERS];
     const sppim_network_config config = {.struct_size = sizeof config, .seed = 1, .rule = SPPIM_RULE_LOCAL, .batch = BATCH,
-                                         .threads = 1};
+                                         .threads = threads};
     sppim_network *network = NULL;
     int8_t x[BATCH * INPUTS];
     int32_t labels[BATCH];

@@ -147,6 +147,17 @@ def test_one_result_at_every_optimization_level(tmp_path):
     assert len(hashes) == 1
 
 
+def test_threads_without_a_race(tmp_path):
+    """examples/embed.c on four threads under the thread sanitizer, which cannot stand address randomization."""
+    if subprocess.run([compiler("setarch"), "-R", "true"], capture_output=True).returncode:
+        pytest.skip("setarch -R is not permitted here")
+    program, plain = tmp_path / "embed_tsan", tmp_path / "embed"
+    common = ["-std=c11", "-I", ROOT / "csrc/include", ROOT / "examples/embed.c", *SOURCES, "-pthread"]
+    run(compiler("gcc"), "-O1", "-g", "-fsanitize=thread", *common, "-o", program)
+    run(compiler("gcc"), "-O2", *common, "-o", plain)
+    assert run(compiler("setarch"), "-R", program, 4) == run(plain, 1)
+
+
 def test_nothing_newer_outside_the_dispatched_sources(tmp_path):
     """No AVX registers in what every machine runs; a Nehalem (emulated, if qemu is here) gives the same bits."""
     for source in SOURCES:

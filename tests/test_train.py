@@ -199,7 +199,7 @@ def test_mnist(mnist_folder):
     """784-256-256-10, 10 epochs, fixed-point local error prediction: at least 98.0%, the same bits on every path."""
     mnist = data.load_idx(mnist_folder)
     networks = []
-    for options in ({}, {"execution": "pipelined", "threads": 2}):
+    for options in ({}, {"execution": "pipelined", "threads": 2, "isa": "ref"}):
         network = Network([784, 256, 256, 10], seed=1, **options)
         history = Trainer(network).fit(mnist, 10)
         print(f"\nMNIST, {network!r}: {history.test_accuracy:.2%}, digest {network.digest()[:16]}")
