@@ -14,12 +14,11 @@ from setuptools import Extension, setup
 def require_compiler() -> None:
     """One clear line instead of a page of build output where something is missing."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    headers = [Path(sysconfig.get_paths()["include"]), Path(sys.prefix) / "include"]
     missing = []
     if not (shutil.which(os.environ.get("CC", compiler).split()[0]) or shutil.which("gcc")):
         missing.append("a C compiler (Debian: apt-get install gcc libc6-dev)")
-    include_path = os.environ.get("CPATH", "").split(os.pathsep)
-    if not headers.exists() and not any((Path(p) / "Python.h").exists() for p in include_path if p):
+    if not any((folder / "Python.h").exists() for folder in headers):
         missing.append("Python's headers (Debian: apt-get install python3-dev)")
     if missing:
         sys.exit("sppim_core is built from C sources and needs " + " and ".join(missing))

@@ -36,9 +36,10 @@ fi
 
 headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 if [ ! -e "$headers/Python.h" ]; then
-    [ -e "$venv/debian/usr/include/python$version/Python.h" ] || unpack "libpython$version-dev" || missing "Python.h"
-    root=$(cd "$venv/debian" && pwd)
-    export CPATH="$root/usr/include/python$version:$root/usr/include${CPATH:+:$CPATH}"
+    if [ ! -e "$venv/include/Python.h" ]; then # builds in a virtual environment look there, too
+        unpack "libpython$version-dev" || missing "Python.h"
+        cp -r "$venv/debian/usr/include/." "$venv/debian/usr/include/python$version/." "$venv/include"
+    fi
 fi
 
 echo "installing $* and what it needs into $venv"
