@@ -1,4 +1,4 @@
-/* The scalar definitions of fixed.h over arrays: the public face of docs/arithmetic.md, A1 to A4. */
+/* The scalar definitions of fixed.h over arrays: the public face of docs/arithmetic.md, A1 to A6. */
 #include "fixed.h"
 
 #define DRAW_INDICES ((uint64_t)1 << 32)
@@ -60,6 +60,38 @@ sppim_status sppim_pot_mac(const int64_t *acc, const int8_t *x, const uint8_t *c
             return SPPIM_ERROR_RANGE;
     for (size_t i = 0; i < count; i++)
         out[i] = sppim_pot_mac1(acc[i], x[i], code[i]);
+    return SPPIM_OK;
+}
+
+sppim_status sppim_product_weights(const int16_t *w, size_t count, int32_t product_bits, int16_t *v)
+{
+    if (count && (!w || !v))
+        return SPPIM_ERROR_NULL;
+    if (!sppim_within(product_bits, 2, 16))
+        return SPPIM_ERROR_RANGE;
+    for (size_t i = 0; i < count; i++)
+        if (!sppim_within(w[i], -SPPIM_WEIGHT_MAX, SPPIM_WEIGHT_MAX))
+            return SPPIM_ERROR_RANGE;
+    for (size_t i = 0; i < count; i++)
+        v[i] = (int16_t)sppim_product_weight(w[i], product_bits);
+    return SPPIM_OK;
+}
+
+sppim_status sppim_hinge_errors(const int64_t *score, const uint8_t *label, size_t count, int32_t margin_log2,
+                                int8_t *e, uint64_t *saturated)
+{
+    if (count && (!score || !label || !e))
+        return SPPIM_ERROR_NULL;
+    if (!sppim_within(margin_log2, 7, 40))
+        return SPPIM_ERROR_RANGE;
+    for (size_t i = 0; i < count; i++)
+        if (label[i] > 1 || !sppim_within(score[i], INT64_MIN / 2, INT64_MAX / 2))
+            return SPPIM_ERROR_RANGE;
+    uint64_t clipped = 0;
+    for (size_t i = 0; i < count; i++)
+        e[i] = sppim_hinge_error(score[i], label[i], margin_log2, &clipped);
+    if (saturated)
+        *saturated = clipped;
     return SPPIM_OK;
 }
 

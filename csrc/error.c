@@ -9,11 +9,8 @@
 static uint64_t hinge_errors(const int64_t *scores, size_t classes, size_t label, int margin_log2, int8_t *e)
 {
     uint64_t saturated = 0;
-    for (size_t c = 0; c < classes; c++) {
-        const int64_t exact = sppim_hinge(scores[c], c == label, margin_log2);
-        e[c] = (int8_t)sppim_sat(exact, -SPPIM_ERROR_MAX, SPPIM_ERROR_MAX);
-        saturated += e[c] != exact;
-    }
+    for (size_t c = 0; c < classes; c++)
+        e[c] = sppim_hinge_error(scores[c], c == label, margin_log2, &saturated);
     return saturated;
 }
 

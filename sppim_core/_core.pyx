@@ -130,6 +130,25 @@ def pot_mac(const int64_t[::1] acc, const int8_t[::1] x, const uint8_t[::1] code
     return out
 
 
+def product_weights(const int16_t[::1] w, int32_t product_bits):
+    out = np.empty(w.shape[0], np.int16)
+    cdef int16_t[::1] view = out
+    if w.shape[0]:
+        _check(sppim_product_weights(&w[0], w.shape[0], product_bits, &view[0]), "product_weights")
+    return out
+
+
+def hinge_errors(const int64_t[::1] score, const uint8_t[::1] label, int32_t margin_log2):
+    if score.shape[0] != label.shape[0]:
+        raise ShapeError(f"hinge_errors: sizes {score.shape[0]}, {label.shape[0]}")
+    cdef uint64_t saturated = 0
+    out = np.empty(score.shape[0], np.int8)
+    cdef int8_t[::1] view = out
+    if score.shape[0]:
+        _check(sppim_hinge_errors(&score[0], &label[0], score.shape[0], margin_log2, &view[0], &saturated), "hinge_errors")
+    return out, saturated
+
+
 def draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first, size_t count):
     out = np.empty(count, np.uint32)
     cdef uint32_t[::1] view = out

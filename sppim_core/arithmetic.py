@@ -1,4 +1,4 @@
-"""The scalar operations of docs/arithmetic.md (A1 to A4) over arrays, exactly as the C core computes them."""
+"""The scalar operations of docs/arithmetic.md (A1 to A6) over arrays, exactly as the C core computes them."""
 
 import numpy as np
 
@@ -50,6 +50,22 @@ def pot_mac(acc: np.ndarray, x: np.ndarray, code: np.ndarray) -> np.ndarray:
     if not len(acc) == len(x) == len(code):
         raise ShapeError(f"acc, x and code must have equal lengths, not {len(acc)}, {len(x)}, {len(code)}")
     return _core.pot_mac(acc, x, code)
+
+
+def product_weights(w: np.ndarray, product_bits: int) -> np.ndarray:
+    """A5.2: the top product_bits (2..16) of master weights, rounded; integers (n,) -> int16 (n,)."""
+    w = check.array("w", w, np.int16, 1, -32639, 32639)
+    return _core.product_weights(w, check.integer("product_bits", product_bits, 2, 16))
+
+
+def hinge_errors(score: np.ndarray, label: np.ndarray, margin_log2: int) -> tuple[np.ndarray, int]:
+    """A6.1: errors of scores (n,), label (n,) 1 where the class is the image's own, else 0; int8 (n,) and how many
+    saturated."""
+    score = check.array("score", score, np.int64, 1, -(2**62) + 1, 2**62 - 1)
+    label = check.array("label", label, np.uint8, 1, 0, 1)
+    if len(score) != len(label):
+        raise ShapeError(f"score and label must have equal lengths, not {len(score)} and {len(label)}")
+    return _core.hinge_errors(score, label, check.integer("margin_log2", margin_log2, 7, 40))
 
 
 def _draw(function, seed, stream, layer, step, first, count):

@@ -1,6 +1,6 @@
 """Declarations of csrc/include/sppim.h, which documents them."""
 from libc.stddef cimport size_t
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "sppim.h" nogil:
     int SPPIM_ARITHMETIC_VERSION
@@ -32,6 +32,9 @@ cdef extern from "sppim.h" nogil:
                            uint64_t *changed)
     sppim_status sppim_pot_mac(const int64_t *acc, const int8_t *x, const uint8_t *code, size_t count,
                                int64_t *out)
+    sppim_status sppim_product_weights(const int16_t *w, size_t count, int32_t product_bits, int16_t *v)
+    sppim_status sppim_hinge_errors(const int64_t *score, const uint8_t *label, size_t count, int32_t margin_log2,
+                                    int8_t *e, uint64_t *saturated)
     sppim_status sppim_draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first,
                               size_t count, uint32_t *out)
     sppim_status sppim_draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first,

@@ -65,6 +65,14 @@ def test_stochastic_rounding_exhaustive(shift):
     assert arithmetic.round_stochastic(x, u, shift).tolist() == expected
 
 
+@pytest.mark.parametrize("shift", [1, 7, 8, 15, 16, 17, 31, 46])
+def test_stochastic_rounding_at_the_edges(shift):
+    largest = [-(2**31) + 1, -(2**30), 2**30, 2**31 - 1]
+    x, u = np.meshgrid(np.concatenate([EDGES_16[::97], largest]), [0, 1, 255, 256, 32767, 32768, 65535])
+    expected = [slow.stochastic(int(a), shift, int(b)) for a, b in zip(x.ravel(), u.ravel(), strict=True)]
+    assert arithmetic.round_stochastic(x.ravel(), u.ravel(), shift).tolist() == expected
+
+
 def test_stochastic_rounding_is_unbiased():
     u = np.arange(65536)
     for x in (5, -5, 1234567, -1234567):
@@ -93,6 +101,34 @@ def test_pot_mac_exhaustive():
     expected = [slow.pot_mac(int(a), int(b), int(c)) for a, b, c in zip(acc, x, code, strict=True)]
     assert arithmetic.pot_mac(acc, x, code).tolist() == expected
     assert arithmetic.pot_mac(np.array([5]), np.array([-3]), np.array([0b1010])).tolist() == [17]  # A4.2
+
+
+@pytest.mark.parametrize("product_bits", range(2, 17))
+def test_product_weights(product_bits):
+    """Every master weight at 8 bits; bytes, ties and edges at the others."""
+    w = (
+        np.arange(-32639, 32640)
+        if product_bits == 8
+        else np.concatenate([BYTES, EDGES_16[abs(EDGES_16) < 32640][::13]])
+    )
+    [expected] = slow.product_weights({"product_bits": product_bits}, [w.tolist()])
+    assert arithmetic.product_weights(w, product_bits).tolist() == expected
+
+
+@pytest.mark.parametrize("margin_log2", [7, 8, 9, 12, 40])
+def test_hinge(margin_log2):
+    """A6.1: all scores within two margins of zero at small margins, edges and ties at large ones."""
+    tau = 2**margin_log2
+    step = max(1, tau >> 10)
+    score = np.unique(
+        np.concatenate([np.arange(-2 * tau, 2 * tau, step) + d for d in (-1, 0, 1)] + [[-(2**62) + 1, 2**62 - 1]])
+    )
+    for label in (0, 1):
+        counter = {"error_saturations": 0}
+        expected = [slow.hinge([int(z)], 0 if label else None, margin_log2, counter)[0] for z in score]
+        errors, saturated = arithmetic.hinge_errors(score, np.full(len(score), label), margin_log2)
+        assert errors.tolist() == expected and saturated == counter["error_saturations"] > 0
+    assert arithmetic.hinge_errors(np.array([300]), np.array([1]), 9)[0].tolist() == [-53]  # worked bits
 
 
 def test_draws():

@@ -47,6 +47,7 @@ BAD_X = {
     "narrow": (GOOD_X[:, :5], r"not \(2, 5\)"),
     "no columns": (GOOD_X[:, :0], r"not \(2, 0\)"),
     "no rows": (GOOD_X[:0], "x and labels must have equal lengths, not 0 and 2"),
+    "overflowing product": (np.empty((2**62, 0), np.int8), r"not \(4611686018427387904, 0\)"),
     "sparse of the wrong width": (scipy.sparse.csr_matrix(GOOD_X[:, :5]), r"not \(2, 5\)"),
 }
 BAD_LABELS = {
@@ -252,6 +253,11 @@ def test_formats_that_do_not_fit_together():
         (lambda v: arithmetic.fit(v, 8, "clip"), "overflow must be one of"),
         (lambda v: arithmetic.pot_mac(v, v, v + 14), "code must hold values in 0..15, found 16"),
         (lambda v: arithmetic.pot_mac(v, v + 127, v), "x must hold values in -128..127, found 129"),
+        (lambda v: arithmetic.product_weights(v + 32640, 8), "w must hold values in -32639..32639, found 32642"),
+        (lambda v: arithmetic.product_weights(v, 17), "product_bits must be in 2..16, not 17"),
+        (lambda v: arithmetic.hinge_errors(v, v, 9), "label must hold values in 0..1, found 2"),
+        (lambda v: arithmetic.hinge_errors(v, v[:1], 9), "score and label must have equal lengths, not 3 and 1"),
+        (lambda v: arithmetic.hinge_errors(v, v // 2, 6), "margin_log2 must be in 7..40, not 6"),
         (lambda v: arithmetic.draw16(1, "dice", 0, 0, 1), "stream must be one of"),
         (lambda v: arithmetic.draw32(-1, "lepu", 0, 0, 1), "seed"),
         (lambda v: arithmetic.draw32(1, "lepu", 0, 0, 2, first=2**32 - 1), "count must be in 0..1, not 2"),

@@ -98,6 +98,17 @@ def test_an_interrupted_batch_can_be_repeated(options):
     assert interrupts and network.digest() == twin.digest()
 
 
+def test_a_signal_handler_cannot_use_the_network_it_interrupts():
+    network, x, labels = slow_network()
+    before = network.digest()
+    previous = signal.signal(signal.SIGALRM, lambda *_: network.tick(x, labels))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with pytest.raises(RuntimeError, match="the network is in use by another call"):
+        network.tick(x, labels)
+    signal.signal(signal.SIGALRM, previous)
+    assert network.digest() == before
+
+
 def test_one_call_at_a_time():
     network, x, labels = slow_network()
     errors = []

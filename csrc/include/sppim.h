@@ -52,7 +52,7 @@ const char *sppim_isa_name(size_t index);
  * if SPPIM_ISA names none that is usable here. */
 const char *sppim_isa_default(void);
 
-/* ---- arithmetic (A1..A4): one definition of each operation, here for tests and for hosts -------- */
+/* ---- arithmetic (A1..A6): one definition of each operation, here for tests and for hosts -------- */
 
 typedef enum sppim_rounding { /* A1.1, A1.2; names of the RISC-V vector extension */
     SPPIM_RNU, SPPIM_RNE, SPPIM_RDN, SPPIM_ROD, SPPIM_SR, SPPIM_ROUNDING_COUNT
@@ -78,6 +78,13 @@ sppim_status sppim_fit(const int64_t *x, size_t count, sppim_accumulator accumul
 /* acc[i] plus x[i] times the power of two that code[i] (0..15) names (A4.2). */
 sppim_status sppim_pot_mac(const int64_t *acc, const int8_t *x, const uint8_t *code, size_t count,
                            int64_t *out);
+
+/* v[i] = product weight of w[i] (A5.2); product_bits 2..16, |w| <= 32639. */
+sppim_status sppim_product_weights(const int16_t *w, size_t count, int32_t product_bits, int16_t *v);
+/* e[i] = local error of a score (A6.1); label[i] 1 for the label's class, else 0; margin_log2 7..40; saturated (may be
+ * null): how many were. */
+sppim_status sppim_hinge_errors(const int64_t *score, const uint8_t *label, size_t count, int32_t margin_log2,
+                                int8_t *e, uint64_t *saturated);
 
 typedef enum sppim_stream { /* A3.5 */
     SPPIM_STREAM_WEIGHTS = 1, SPPIM_STREAM_LEPU = 2, SPPIM_STREAM_ROUNDING = 3, SPPIM_STREAM_ORDER = 4
