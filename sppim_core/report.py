@@ -127,7 +127,8 @@ def _time_rows(chip, counters, images, epoch_images, point, same_workload):
     per_image = counters.cycles / images
     epochs_per_s = point.frequency * 1e6 / (per_image * epoch_images)
     bytes_per_epoch = external_bytes(chip, counters) / images * epoch_images
-    memory_limit = chip["memory.bandwidth_gb_s"] * 1e9 / bytes_per_epoch if bytes_per_epoch else float("inf")
+    bandwidth = chip.values["memory.bandwidth_gb_s"]
+    memory_limit = bandwidth.value * 1e9 / bytes_per_epoch if bytes_per_epoch else float("inf")
     at = f"{point.frequency:.4g} MHz"
     return [
         Row("cycles per image", "cycles", None, per_image, "schedule (C4), fill and drain included"),
@@ -143,7 +144,7 @@ def _time_rows(chip, counters, images, epoch_images, point, same_workload):
             "epochs/s",
             None,
             min(epochs_per_s, memory_limit),
-            f"at most {chip['memory.bandwidth_gb_s']:.4g} GB/s (assumed) / external bytes",
+            f"at most {bandwidth.value:.4g} GB/s ({bandwidth.tag}) / external bytes",
         ),
         Row(
             "external traffic at full speed",
@@ -167,7 +168,7 @@ def _throughput_rows(chip, counters, point):
             "GFLOPS/mm2",
             _published(chip, "gflops_per_mm2"),
             peak_gflops(chip, counters, fast.frequency) / area,
-            f"both arrays busy, {sparsity}",
+            f"{fast.frequency:.4g} MHz, both arrays busy, {sparsity}",
         ),
         Row(
             "peak efficiency",

@@ -16,7 +16,7 @@ from sppim_core.errors import ShapeError
 from sppim_core.network import Network
 from sppim_core.schedule import Schedule
 
-RATE_STEPS = (0.6, 0.85)  # A9: two shifts more from these shares of the epochs on
+RATE_STEPS = (60, 85)  # A9: two shifts more from these percentages of the epochs on
 RATE_STEP = 2
 FLOAT_RATE = 1e-3  # of the float baseline, scikit-learn's default for Adam
 
@@ -67,7 +67,7 @@ class Progress:
 
 def rate_shift(epoch: int, epochs: int) -> int:
     """A9: shift added to every layer's update_shift in an epoch (from 0) of `epochs`."""
-    return RATE_STEP * sum(epoch >= math.ceil(share * epochs) for share in RATE_STEPS)
+    return RATE_STEP * sum(100 * epoch >= percent * epochs for percent in RATE_STEPS)
 
 
 class Trainer:

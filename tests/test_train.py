@@ -1,8 +1,10 @@
 """The main job: learning digits (and, marked slow, MNIST), from Python and from the command line."""
 
 import json
+import math
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,10 @@ def test_progress(digits):
 
 def test_rate_schedule():
     assert [train.rate_shift(epoch, 5) for epoch in range(5)] == [0, 0, 0, 2, 2]  # ceil(.6 x 5) = 3, ceil(.85 x 5) = 5
+    for epochs in range(1, 1000):
+        first, second = math.ceil(Fraction(6, 10) * epochs), math.ceil(Fraction(85, 100) * epochs)
+        assert [train.rate_shift(first - 1, epochs), train.rate_shift(first, epochs)] == [0, 2 if first < second else 4]
+        assert train.rate_shift(second, epochs) == 4
 
 
 def test_json(tmp_path):
