@@ -3,8 +3,8 @@
 
 #define DRAW_INDICES ((uint64_t)1 << 32)
 
-sppim_status sppim_requantize(const int64_t *x, size_t count, int32_t shift, int32_t mode, int64_t lo,
-                              int64_t hi, int64_t *out)
+sppim_status sppim_requantize(const int64_t *x, size_t count, int32_t shift, int32_t mode, int64_t lo, int64_t hi,
+                              int64_t *out)
 {
     if (count && (!x || !out))
         return SPPIM_ERROR_NULL;
@@ -15,8 +15,7 @@ sppim_status sppim_requantize(const int64_t *x, size_t count, int32_t shift, int
     return SPPIM_OK;
 }
 
-sppim_status sppim_round_stochastic(const int64_t *x, const uint16_t *u, size_t count, int32_t shift,
-                                    int64_t *out)
+sppim_status sppim_round_stochastic(const int64_t *x, const uint16_t *u, size_t count, int32_t shift, int64_t *out)
 {
     if (count && (!x || !u || !out))
         return SPPIM_ERROR_NULL;
@@ -30,8 +29,7 @@ sppim_status sppim_round_stochastic(const int64_t *x, const uint16_t *u, size_t 
     return SPPIM_OK;
 }
 
-sppim_status sppim_fit(const int64_t *x, size_t count, sppim_accumulator accumulator, int64_t *out,
-                       uint64_t *changed)
+sppim_status sppim_fit(const int64_t *x, size_t count, sppim_accumulator accumulator, int64_t *out, uint64_t *changed)
 {
     if (count && (!x || !out))
         return SPPIM_ERROR_NULL;
@@ -50,8 +48,7 @@ sppim_status sppim_fit(const int64_t *x, size_t count, sppim_accumulator accumul
     return SPPIM_OK;
 }
 
-sppim_status sppim_pot_mac(const int64_t *acc, const int8_t *x, const uint8_t *code, size_t count,
-                           int64_t *out)
+sppim_status sppim_pot_mac(const int64_t *acc, const int8_t *x, const uint8_t *code, size_t count, int64_t *out)
 {
     if (count && (!acc || !x || !code || !out))
         return SPPIM_ERROR_NULL;
@@ -104,8 +101,8 @@ static sppim_status check_draw(int32_t stream, uint32_t first, size_t count, con
     return SPPIM_OK;
 }
 
-sppim_status sppim_draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first,
-                          size_t count, uint32_t *out)
+sppim_status sppim_draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first, size_t count,
+                          uint32_t *out)
 {
     const sppim_status status = check_draw(stream, first, count, out);
     if (status != SPPIM_OK)
@@ -116,8 +113,8 @@ sppim_status sppim_draw32(uint64_t seed, int32_t stream, uint64_t layer, uint64_
     return SPPIM_OK;
 }
 
-sppim_status sppim_draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first,
-                          size_t count, uint16_t *out)
+sppim_status sppim_draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first, size_t count,
+                          uint16_t *out)
 {
     const sppim_status status = check_draw(stream, first, count, out);
     if (status != SPPIM_OK)

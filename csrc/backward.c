@@ -49,7 +49,6 @@ static bool count_backward(const sppim_job *j)
     return true;
 }
 
-
 bool sppim_layer_backward(sppim_network *network, size_t l, sppim_flight *flight)
 {
     sppim_layer *layer = &network->layers[l];

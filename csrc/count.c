@@ -91,8 +91,7 @@ static void count_traffic(const sppim_shape *s, sppim_place place, uint64_t imag
         c->ema_random_read_bytes += ((uint64_t)s->classes * (uint64_t)s->outputs + 1) / 2;
 }
 
-void sppim_count_backward(const sppim_shape *s, sppim_place place, const sppim_backward_facts *f,
-                          sppim_counters *c)
+void sppim_count_backward(const sppim_shape *s, sppim_place place, const sppim_backward_facts *f, sppim_counters *c)
 {
     c->images += f->images;
     c->batches += 1;

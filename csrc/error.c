@@ -25,8 +25,9 @@ static void local_errors(const sppim_job *j, size_t b, int8_t *e, sppim_worker *
             return;
         scores[c] = layer->now.score_bias[c] + j->network->kernels->project_s8_pot(y, layer->codes + c * layer->n);
     }
-    sppim_add_saturations(layer, SPPIM_SAT_ERROR,
-                    hinge_errors(scores, layer->classes, (size_t)j->flight->labels[b], layer->config.margin_log2, e));
+    sppim_add_saturations(
+        layer, SPPIM_SAT_ERROR,
+        hinge_errors(scores, layer->classes, (size_t)j->flight->labels[b], layer->config.margin_log2, e));
 }
 
 /* Class errors of one image, hidden layers (A6.3, A6.4). */
@@ -97,8 +98,8 @@ static void error_task(void *context, size_t b, sppim_worker *worker)
     const bool bp = layer->place.rule == SPPIM_RULE_BP;
     if (layer->place.output) {
         sppim_add_saturations(layer, SPPIM_SAT_ERROR,
-                        hinge_errors(j->flight->scores + b * layer->n, layer->n, (size_t)j->flight->labels[b],
-                                     layer->config.margin_log2, layer->d + b * layer->n));
+                              hinge_errors(j->flight->scores + b * layer->n, layer->n, (size_t)j->flight->labels[b],
+                                           layer->config.margin_log2, layer->d + b * layer->n));
         return;
     }
     if (!bp)
@@ -106,7 +107,6 @@ static void error_task(void *context, size_t b, sppim_worker *worker)
     for (size_t c = 0; c < layer->n && !sppim_worker_stop(worker); c += SPPIM_TILE_COLUMNS)
         (bp ? backpropagate_tile : back_project_tile)(j, b, c, sppim_smaller(SPPIM_TILE_COLUMNS, layer->n - c));
 }
-
 
 bool sppim_predict_errors(sppim_job *job)
 {

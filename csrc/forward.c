@@ -23,8 +23,9 @@ static void compress_task(void *context, size_t index, sppim_worker *worker)
         for (size_t i = 0; i < list->blocks; i++) {
             const size_t base = i * list->block, at = b * list->width + found;
             offset[i] = (uint32_t)found;
-            found += j->kernels->compress_s8(j->x + b * list->width + base, sppim_smaller(list->block, list->width - base),
-                                             base, list->index + at, list->value + at);
+            found +=
+                j->kernels->compress_s8(j->x + b * list->width + base, sppim_smaller(list->block, list->width - base),
+                                        base, list->index + at, list->value + at);
         }
         offset[list->blocks] = (uint32_t)found;
     }
@@ -47,10 +48,7 @@ static void start_accumulators(const sppim_layer *layer, size_t column0, size_t 
 }
 
 /* How many products an s32 sum is exact for: |x| <= 128, |v| <= 2^(bits-1) - 1. */
-static size_t exact_terms(int product_bits)
-{
-    return (size_t)INT32_MAX / ((size_t)128 << (product_bits - 1));
-}
+static size_t exact_terms(int product_bits) { return (size_t)INT32_MAX / ((size_t)128 << (product_bits - 1)); }
 
 static void forward_tile(const sppim_job *j, size_t b, size_t column0, size_t columns)
 {
@@ -74,9 +72,9 @@ static void forward_tile(const sppim_job *j, size_t b, size_t column0, size_t co
         memcpy(j->flight->scores + b * layer->n + column0, acc, columns * sizeof *acc);
     else
         sppim_add_saturations(layer, SPPIM_SAT_ACTIVATION,
-                        kernels->requantize_relu_s64_s8(acc, columns, layer->config.fp_shift,
-                                                        layer->config.fp_round, layer->config.activation_max,
-                                                        j->flight->x[j->l + 1] + b * layer->n + column0));
+                              kernels->requantize_relu_s64_s8(acc, columns, layer->config.fp_shift,
+                                                              layer->config.fp_round, layer->config.activation_max,
+                                                              j->flight->x[j->l + 1] + b * layer->n + column0));
 }
 
 static uint64_t list_total(const sppim_list *list, size_t n)

@@ -157,12 +157,10 @@ static bool update_score_bias(sppim_job *j)
     return true;
 }
 
-
 bool sppim_update_layer(sppim_job *job)
 {
     sppim_pool *pool = job->network->pool;
-    const size_t tiles =
-        sppim_ceil_div(job->layer->k + 1, SPPIM_TILE_ROWS) * sppim_column_tiles(job->layer);
+    const size_t tiles = sppim_ceil_div(job->layer->k + 1, SPPIM_TILE_ROWS) * sppim_column_tiles(job->layer);
     return sppim_pool_run(pool, error_sum_task, job, job->layer->d_list.blocks) &&
            sppim_pool_run(pool, gradient_task, job, tiles) && update_means(job) && update_score_bias(job);
 }

@@ -52,10 +52,7 @@ size_t sppim_isa_count(void)
     return usable_count;
 }
 
-const char *sppim_isa_name(size_t index)
-{
-    return index < sppim_isa_count() ? tables[index].name : NULL;
-}
+const char *sppim_isa_name(size_t index) { return index < sppim_isa_count() ? tables[index].name : NULL; }
 
 const sppim_kernels *sppim_kernels_find(const char *name)
 {

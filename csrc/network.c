@@ -56,9 +56,10 @@ static bool layer_valid(const sppim_layer_config *c)
            sppim_within(c->init_bound, 0, SPPIM_WEIGHT_MAX) && sppim_within(c->product_bits, 2, 16) &&
            sppim_within(c->fp_shift, 0, 62) && sppim_within(c->fp_round, 0, SPPIM_SR - 1) &&
            sppim_within(c->activation_max, 1, 127) && sppim_within(c->margin_log2, 7, 40) &&
-           sppim_within(c->delta_shift, 0, 30) && sppim_within(c->bp_shift, 0, 62) && sppim_within(c->update_shift, 0, 30) &&
-           sppim_within(c->update_round, 0, SPPIM_ROUNDING_COUNT - 1) && sppim_within(c->pot_levels, 1, 7) &&
-           sppim_within(c->centred, 0, 1) && accumulator_valid(c->fp_accumulator) && accumulator_valid(c->gc_accumulator);
+           sppim_within(c->delta_shift, 0, 30) && sppim_within(c->bp_shift, 0, 62) &&
+           sppim_within(c->update_shift, 0, 30) && sppim_within(c->update_round, 0, SPPIM_ROUNDING_COUNT - 1) &&
+           sppim_within(c->pot_levels, 1, 7) && sppim_within(c->centred, 0, 1) &&
+           accumulator_valid(c->fp_accumulator) && accumulator_valid(c->gc_accumulator);
 }
 
 static sppim_status check_config(const sppim_network_config *config, const sppim_layer_config *layers, size_t count)
@@ -141,10 +142,18 @@ static void describe_layer(sppim_network *network, size_t l, const sppim_layer_c
     layer->n = (size_t)config->outputs;
     layer->classes = network->classes;
     layer->place = (sppim_place){network->config.rule, l == 0, l == network->layer_count - 1};
-    layer->shape = (sppim_shape){
-        .struct_size = sizeof layer->shape, .rows = config->inputs, .columns = config->outputs, .positions = 1,
-        .inputs = config->inputs, .outputs = config->outputs, .classes = (int64_t)network->classes, .bias = 1,
-        .centred = config->centred, .activation_bytes = 1, .weight_bytes = 2, .macros = 1};
+    layer->shape = (sppim_shape){.struct_size = sizeof layer->shape,
+                                 .rows = config->inputs,
+                                 .columns = config->outputs,
+                                 .positions = 1,
+                                 .inputs = config->inputs,
+                                 .outputs = config->outputs,
+                                 .classes = (int64_t)network->classes,
+                                 .bias = 1,
+                                 .centred = config->centred,
+                                 .activation_bytes = 1,
+                                 .weight_bytes = 2,
+                                 .macros = 1};
 }
 
 /* A5.1, A4.3 */

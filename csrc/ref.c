@@ -29,8 +29,8 @@ static void add_row(int32_t x, const int16_t *v, size_t columns, int32_t *sum)
         sum[j] += x * v[j];
 }
 
-static void product_s8_s16_ref(const int8_t *x, size_t count, const int16_t *v, size_t stride,
-                               size_t columns, size_t exact, int64_t *acc)
+static void product_s8_s16_ref(const int8_t *x, size_t count, const int16_t *v, size_t stride, size_t columns,
+                               size_t exact, int64_t *acc)
 {
     assert(columns <= SPPIM_TILE_COLUMNS && exact > 0);
     int32_t sum[SPPIM_TILE_COLUMNS] = {0};
@@ -45,8 +45,8 @@ static void product_s8_s16_ref(const int8_t *x, size_t count, const int16_t *v, 
     add_and_clear(sum, columns, acc);
 }
 
-static void product_sparse_s8_s16_ref(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns,
-                                      size_t exact, int64_t *acc)
+static void product_sparse_s8_s16_ref(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns, size_t exact,
+                                      int64_t *acc)
 {
     assert(columns <= SPPIM_TILE_COLUMNS && exact > 0);
     int32_t sum[SPPIM_TILE_COLUMNS] = {0};
@@ -61,8 +61,8 @@ static void product_sparse_s8_s16_ref(sppim_nonzeros x, const int16_t *v, size_t
     add_and_clear(sum, columns, acc);
 }
 
-static uint64_t product_finite_s8_s16_ref(sppim_nonzeros x, const int16_t *v, size_t stride,
-                                          size_t columns, sppim_accumulator accumulator, int64_t *acc)
+static uint64_t product_finite_s8_s16_ref(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns,
+                                          sppim_accumulator accumulator, int64_t *acc)
 {
     uint64_t changed = 0;
     for (size_t i = 0; i < x.count; i++) {
@@ -76,8 +76,7 @@ static uint64_t product_finite_s8_s16_ref(sppim_nonzeros x, const int16_t *v, si
     return changed;
 }
 
-static size_t requantize_relu_s64_s8_ref(const int64_t *acc, size_t count, int shift, int round, int hi,
-                                         int8_t *y)
+static size_t requantize_relu_s64_s8_ref(const int64_t *acc, size_t count, int shift, int round, int hi, int8_t *y)
 {
     size_t saturated = 0;
     for (size_t i = 0; i < count; i++) {
@@ -102,8 +101,7 @@ static void back_project_s8_pot_ref(int8_t e, const uint8_t *code, size_t column
         sum[j] = (int32_t)sppim_pot_mac1(sum[j], e, code[j]);
 }
 
-static void gradient_s8_s8_ref(sppim_nonzeros x, size_t row0, sppim_nonzeros d, size_t column0,
-                               int32_t *gradient)
+static void gradient_s8_s8_ref(sppim_nonzeros x, size_t row0, sppim_nonzeros d, size_t column0, int32_t *gradient)
 {
     for (size_t i = 0; i < x.count; i++) {
         int32_t *row = gradient + (x.index[i] - row0) * SPPIM_TILE_COLUMNS;
@@ -135,8 +133,8 @@ static size_t update_s16_ref(const int16_t *w, const int32_t *gradient, size_t c
     size_t clipped = 0;
     for (size_t j = 0; j < columns; j++) {
         const int64_t q = update->round == SPPIM_SR
-            ? sppim_sr(gradient[j], update->shift, sppim_draw16_1(key, first + (uint32_t)j))
-            : sppim_shr(gradient[j], update->shift, update->round);
+                              ? sppim_sr(gradient[j], update->shift, sppim_draw16_1(key, first + (uint32_t)j))
+                              : sppim_shr(gradient[j], update->shift, update->round);
         const int64_t exact = w[j] - q;
         w_next[j] = (int16_t)sppim_sat(exact, -SPPIM_WEIGHT_MAX, SPPIM_WEIGHT_MAX);
         v_next[j] = (int16_t)sppim_product_weight(w_next[j], update->product_bits);

@@ -27,10 +27,10 @@ struct sppim_schedule {
     sppim_schedule_config config;
     size_t layers, ring, staleness_ring;
     sppim_shape *shapes;
-    stage *stages;      /* [layers] */
-    slot *slots;        /* [layers][ring], image i in i % ring */
-    uint64_t *up_ends;  /* [layers][staleness_ring], batch t in t % staleness_ring */
-    uint64_t *entries;  /* [layers]: the image that entered in tick T in T % layers, or EMPTY */
+    stage *stages;     /* [layers] */
+    slot *slots;       /* [layers][ring], image i in i % ring */
+    uint64_t *up_ends; /* [layers][staleness_ring], batch t in t % staleness_ring */
+    uint64_t *entries; /* [layers]: the image that entered in tick T in T % layers, or EMPTY */
     uint64_t lepu_free, placed_end, cycles;
     uint64_t ticks, images, batches;
 };
@@ -38,7 +38,10 @@ struct sppim_schedule {
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static uint64_t ceil_div(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
-static slot *slot_of(const sppim_schedule *s, size_t l, uint64_t image) { return &s->slots[l * s->ring + image % s->ring]; }
+static slot *slot_of(const sppim_schedule *s, size_t l, uint64_t image)
+{
+    return &s->slots[l * s->ring + image % s->ring];
+}
 
 /* ---- durations (C3) ---------------------------------------------------------------------------------- */
 
@@ -203,8 +206,8 @@ static sppim_status check(const sppim_schedule_config *c, const sppim_shape *sha
         return SPPIM_ERROR_SHAPE;
     const bool both_off = !c->layer_pipeline && !c->phase_overlap;
     if (layers < 1 || layers > 1024 || c->rule < 0 || c->rule >= SPPIM_RULE_COUNT || c->layer_pipeline < 0 ||
-        c->layer_pipeline > 1 || c->phase_overlap < 0 || c->phase_overlap > 1 || c->staleness < 0 || c->staleness > 64 ||
-        c->activation_buffers < 1 || c->activation_buffers > 1024 || c->macro_columns < 1 ||
+        c->layer_pipeline > 1 || c->phase_overlap < 0 || c->phase_overlap > 1 || c->staleness < 0 ||
+        c->staleness > 64 || c->activation_buffers < 1 || c->activation_buffers > 1024 || c->macro_columns < 1 ||
         c->macro_columns > 65535 || c->lepu_lanes < 1 || c->lepu_lanes > 1 << 20)
         return SPPIM_ERROR_RANGE;
     if (c->rule == SPPIM_RULE_BP && !both_off)

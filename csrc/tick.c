@@ -181,8 +181,8 @@ static bool score_batch(sppim_network *network, const int8_t *x, size_t n, int64
     return true;
 }
 
-sppim_status sppim_network_scores(sppim_network *network, const int8_t *x, size_t n, sppim_poll poll,
-                                  void *user, int64_t *scores)
+sppim_status sppim_network_scores(sppim_network *network, const int8_t *x, size_t n, sppim_poll poll, void *user,
+                                  int64_t *scores)
 {
     if (!network || (n && (!x || !scores)))
         return SPPIM_ERROR_NULL;

@@ -5,8 +5,8 @@
 #include "../fixed.h"
 #include "../kernels.h"
 
-#define LANES 16 /* weights (s16) in a register */
-#define AVX2 __attribute__((target("avx2"))) /* on every function here: gcc and clang both know it */
+#define LANES       16                              /* weights (s16) in a register */
+#define AVX2        __attribute__((target("avx2"))) /* on every function here: gcc and clang both know it */
 #define AVX2_INLINE __attribute__((target("avx2"), always_inline)) static inline
 
 /* Row i of the operands: x and the weights it meets. Without an index the rows are consecutive. */
@@ -47,9 +47,8 @@ AVX2_INLINE void flush(int groups, __m256i *sum, int64_t *acc)
 }
 
 /* groups * LANES columns; always inlined, so that groups and the presence of an index are constants. */
-AVX2_INLINE void product_block(const int8_t *x, const uint16_t *index, size_t count,
-                                                                const int16_t *v, size_t stride, int groups,
-                                                                size_t exact, int64_t *acc)
+AVX2_INLINE void product_block(const int8_t *x, const uint16_t *index, size_t count, const int16_t *v, size_t stride,
+                               int groups, size_t exact, int64_t *acc)
 {
     __m256i sum[8];
     const size_t pairs = exact / 2;
@@ -71,9 +70,8 @@ AVX2_INLINE void product_block(const int8_t *x, const uint16_t *index, size_t co
     }
 }
 
-AVX2_INLINE void product(const int8_t *x, const uint16_t *index, size_t count,
-                                                          const int16_t *v, size_t stride, size_t columns,
-                                                          size_t exact, int64_t *acc)
+AVX2_INLINE void product(const int8_t *x, const uint16_t *index, size_t count, const int16_t *v, size_t stride,
+                         size_t columns, size_t exact, int64_t *acc)
 {
     size_t j = 0;
     for (; j + 4 * LANES <= columns; j += 4 * LANES)
@@ -88,13 +86,13 @@ AVX2_INLINE void product(const int8_t *x, const uint16_t *index, size_t count,
 }
 
 AVX2 static void product_s8_s16_avx2(const int8_t *x, size_t count, const int16_t *v, size_t stride, size_t columns,
-                                size_t exact, int64_t *acc)
+                                     size_t exact, int64_t *acc)
 {
     product(x, NULL, count, v, stride, columns, exact, acc);
 }
 
-AVX2 static void product_sparse_s8_s16_avx2(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns, size_t exact,
-                                       int64_t *acc)
+AVX2 static void product_sparse_s8_s16_avx2(sppim_nonzeros x, const int16_t *v, size_t stride, size_t columns,
+                                            size_t exact, int64_t *acc)
 {
     product(x.value, x.index, x.count, v, stride, columns, exact, acc);
 }
@@ -160,7 +158,7 @@ AVX2 static size_t count_lanes(__m256i minus_ones)
 }
 
 AVX2 static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
-                               const sppim_update *update, int16_t *w_next, int16_t *v_next)
+                                    const sppim_update *update, int16_t *w_next, int16_t *v_next)
 {
     const __m256i k0 = _mm256_set1_epi32((int)update->k0), k1 = _mm256_set1_epi32((int)update->k1);
     const __m256i steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -169,7 +167,8 @@ AVX2 static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, s
         const __m256i index = _mm256_add_epi32(_mm256_set1_epi32((int)((first + (uint32_t)j) / 2)), steps);
         const __m256i u = mix32(_mm256_add_epi32(_mm256_xor_si256(index, k1), k0));
         const __m256i a = update_eight(w + j, gradient + j, _mm256_castsi256_si128(u), update->shift, &clipped);
-        const __m256i b = update_eight(w + j + 8, gradient + j + 8, _mm256_extracti128_si256(u, 1), update->shift, &clipped);
+        const __m256i b =
+            update_eight(w + j + 8, gradient + j + 8, _mm256_extracti128_si256(u, 1), update->shift, &clipped);
         store_s16(a, b, w_next + j);
         store_s16(product_weight(a, update->product_bits), product_weight(b, update->product_bits), v_next + j);
     }
@@ -179,14 +178,14 @@ AVX2 static size_t update_sr16_avx2(const int16_t *w, const int32_t *gradient, s
 static sppim_kernels reference; /* for what the vector code leaves over */
 
 AVX2 static size_t update_s16_avx2(const int16_t *w, const int32_t *gradient, size_t columns, uint32_t first,
-                              const sppim_update *update, int16_t *w_next, int16_t *v_next)
+                                   const sppim_update *update, int16_t *w_next, int16_t *v_next)
 {
     if (update->round != SPPIM_SR || update->shift > 16)
         return reference.update_s16(w, gradient, columns, first, update, w_next, v_next);
     const size_t head = first % 2 && columns ? 1 : 0, body = (columns - head) / LANES * LANES, tail = head + body;
     size_t clipped = reference.update_s16(w, gradient, head, first, update, w_next, v_next);
-    clipped += update_sr16_avx2(w + head, gradient + head, body, first + (uint32_t)head, update, w_next + head,
-                                v_next + head);
+    clipped +=
+        update_sr16_avx2(w + head, gradient + head, body, first + (uint32_t)head, update, w_next + head, v_next + head);
     return clipped + reference.update_s16(w + tail, gradient + tail, columns - tail, first + (uint32_t)tail, update,
                                           w_next + tail, v_next + tail);
 }
