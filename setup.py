@@ -15,6 +15,7 @@ def require_compiler() -> None:
     """One clear line instead of a page of build output where something is missing."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     headers = [Path(sysconfig.get_paths()["include"]), Path(sys.prefix) / "include"]
+    headers += [Path(folder) for folder in os.environ.get("CPATH", "").split(os.pathsep) if folder]
     missing = []
     if not (shutil.which(os.environ.get("CC", compiler).split()[0]) or shutil.which("gcc")):
         missing.append("a C compiler (Debian: apt-get install gcc libc6-dev)")

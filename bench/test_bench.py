@@ -88,6 +88,15 @@ def test_training_step(benchmark, isa, density):
     record(benchmark, training_macs(), isa=isa, density=density)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", [256, 1024])
+@pytest.mark.benchmark(group="training step by threads, 784-width-width-10, batch 64")
+def test_training_threads(benchmark, width, threads):
+    network = Network([784, width, width, 10], batch=BATCH, threads=threads)
+    x, labels = batch(MNIST_DENSITY)
+    benchmark(network.tick, x, labels)
+
+
 @pytest.mark.benchmark(group="schedule")
 def test_schedule(benchmark):
     """Image-layer events a second of the schedule alone."""

@@ -1,10 +1,6 @@
 /* A layer's way back: EP, GC, update, and its counters. */
 #include "job.h"
 
-#include <string.h>
-
-#include "fixed.h"
-
 static uint64_t nonzero_errors(const int8_t *e, size_t classes)
 {
     uint64_t count = 0;

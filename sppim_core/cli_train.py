@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -104,7 +105,7 @@ def print_missing_capacity(shapes, chip) -> None:
 
 
 class _ProgressLine:
-    """One line a epoch on stderr; on a terminal also a moving line."""
+    """One line an epoch on stderr; on a terminal also a moving line."""
 
     def __init__(self, epochs: int):
         self.epochs, self.moving, self.last = epochs, sys.stderr.isatty(), 0.0
@@ -129,7 +130,7 @@ def _check_outputs(args) -> None:
             raise ValueError(f"{option} needs a file name")
         if path is not None:
             storage.check_writable(path)
-    if args.save and args.save == args.plot:
+    if args.save and args.plot and os.path.realpath(args.save) == os.path.realpath(args.plot):
         raise ValueError(f"--save and --plot name the same file, {args.plot}")
     if args.plot:
         sppim_core.plot.check_file(args.plot)
@@ -160,7 +161,7 @@ def run(args) -> int:
     if args.epochs is not None:
         check.integer("epochs", args.epochs, 1, 100_000)
     data = sppim_core.data.load(args.data)
-    epochs = args.epochs or (DIGITS_EPOCHS if data.name == "digits" else OTHER_EPOCHS)
+    epochs = args.epochs or (DIGITS_EPOCHS if args.data in (None, "digits") else OTHER_EPOCHS)
     network = _network(args, data)
     trainer = sppim_core.Trainer(network, chip, **({} if args.rule == "bp" else schedule_switches(args)))
     say = (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr))

@@ -11,7 +11,7 @@ import numpy as np
 from sppim_core import check
 from sppim_core.arithmetic import image_order, quantize_inputs
 from sppim_core.errors import DataError, ShapeError
-from sppim_core.sparse import is_sparse, quantize_sparse
+from sppim_core.sparse import add_entries, is_sparse, quantize_sparse
 
 DIGITS_TEST = 360
 DIGITS_SPLIT_SEED = 0
@@ -41,7 +41,7 @@ def _images(name: str, x):
         if x.ndim < 2:
             raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
         x = x.reshape(len(x), math.prod(x.shape[1:]))
-    values = x.tocsr().data if is_sparse(x) else x
+    values = add_entries(x).data if is_sparse(x) else x
     if values.dtype.kind == "f" and values.size and np.abs(values).max() > 1:
         raise ValueError(
             f"{name} holds {np.abs(values).max():g}; floats must lie in -1..1 (bytes 0..255: .astype(np.uint8))"

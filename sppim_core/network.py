@@ -122,7 +122,7 @@ class Network:
         """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
         if not is_sparse(x):
             return self._core.scores(self._inputs(x))
-        rows = quantize_sparse(x)
+        rows = quantize_sparse(x, inputs=self.sizes[0])
         parts = [rows[i : i + _SCORE_ROWS].toarray() for i in range(0, max(rows.shape[0], 1), _SCORE_ROWS)]
         return np.concatenate([self._core.scores(self._inputs(part)) for part in parts])
 
@@ -131,7 +131,7 @@ class Network:
         return self.scores(x).argmax(axis=1)
 
     def _inputs(self, x) -> np.ndarray:
-        x = quantize_sparse(x).toarray() if is_sparse(x) else quantize_inputs(x)
+        x = quantize_sparse(x, inputs=self.sizes[0]).toarray() if is_sparse(x) else quantize_inputs(x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
         return np.require(x, requirements=["C", "A"])

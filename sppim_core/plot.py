@@ -18,8 +18,6 @@ _COLOURS = {
     "gated": "#ccbb44",
 }
 _FATES = {"done": "done", "skipped": "skipped (saves a cycle)", "gated": "gated (saves energy)"}
-
-
 FORMATS = ("png", "pdf", "svg")
 
 

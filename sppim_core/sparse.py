@@ -14,17 +14,24 @@ def is_sparse(x) -> bool:
     return module is not None and module.issparse(x)
 
 
-def quantize_sparse(x, name: str = "x"):
-    """A2.1 for any scipy.sparse format, as CSR of int8: zero stays zero, entries of one cell are added first."""
-    if x.ndim != 2:
-        raise ShapeError(f"{name} must have shape (n, inputs), not {x.shape}")
-    dtype, is_bytes = x.dtype, x.dtype in (np.int8, np.uint8)
-    rows = (x.astype(np.int64) if is_bytes else x).tocsr(copy=True)  # wide: entries of one cell must not wrap
+def add_entries(x):
+    """x as CSR with one entry a cell; bytes in a wide type, so that sums do not wrap."""
+    rows = (x.astype(np.int64) if x.dtype in (np.int8, np.uint8) else x).tocsr(copy=True)
     rows.sum_duplicates()
-    if is_bytes:
-        limits = np.iinfo(dtype)
+    return rows
+
+
+def quantize_sparse(x, name: str = "x", inputs: int | None = None):
+    """A2.1 for any scipy.sparse format, as CSR of int8: zero stays zero, entries of one cell are added first.
+
+    inputs: how many columns x must have."""
+    if x.ndim != 2 or inputs not in (None, x.shape[1]):
+        raise ShapeError(f"{name} must have shape (n, {inputs or 'inputs'}), not {x.shape}")
+    rows = add_entries(x)
+    if x.dtype in (np.int8, np.uint8):
+        limits = np.iinfo(x.dtype)
         if rows.nnz and (rows.data.min() < limits.min or rows.data.max() > limits.max):
-            raise ValueError(f"{name} holds entries of one cell whose sum does not fit {dtype.name}")
-        rows = rows.astype(dtype)
+            raise ValueError(f"{name} holds entries of one cell whose sum does not fit {x.dtype.name}")
+        rows = rows.astype(x.dtype)
     data = quantize_inputs(rows.data, name)
     return type(rows)((data, rows.indices, rows.indptr), shape=rows.shape)

@@ -68,7 +68,7 @@ def save(network, file) -> None:
     file = Path(os.path.realpath(file))  # a link stays a link
     check_writable(file)
     config, arrays = state_of(network)
-    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=".sppim.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             np.savez(stream, config=np.frombuffer(json.dumps(config).encode(), np.uint8), **arrays)
@@ -82,19 +82,24 @@ def save(network, file) -> None:
 
 
 def load(cls, file, how: dict):
-    """The network in a file; DataError if it holds none."""
+    """The network in a file; DataError if it holds none, OSError if it cannot be opened."""
     cls([1, 2], **how)  # wrong options are not the file's fault
-    try:
-        with open(file, "rb") as stream, zipfile.ZipFile(stream) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in names}
-        return restore(cls, json.loads(arrays.pop("config").tobytes()), arrays, how)
-    except KeyError as error:
-        raise DataError(f"{file}: not a saved network (no {error})") from error
-    except (ValueError, TypeError, EOFError, OverflowError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file}: not a saved network ({error})") from error
+    with open(file, "rb") as stream:
+        try:
+            return _read(cls, stream, how)
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a damaged archive makes zipfile, numpy or json say
+            raise DataError(f"{file}: not a saved network ({type(error).__name__}: {error})") from error
+
+
+def _read(cls, stream, how: dict):
+    with zipfile.ZipFile(stream) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    stream.seek(0)
+    with np.load(stream, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in names}
+    return restore(cls, json.loads(arrays.pop("config").tobytes()), arrays, how)
 
 
 def check_writable(file) -> None:

@@ -1,5 +1,6 @@
 """Data files: what is read, and what is refused with the file's name."""
 
+import contextlib
 import gzip
 import os
 
@@ -132,10 +133,21 @@ def test_floats_beyond_one_are_refused(value):
             data.from_arrays(make(x), np.arange(3), np.zeros((3, 3)), np.arange(3))
 
 
-def test_entries_of_one_cell_are_added():
-    cell = ([0.6, 0.6], ([0, 0], [0, 0]))
+@pytest.mark.parametrize("make", [scipy.sparse.coo_matrix, scipy.sparse.csr_matrix])
+def test_entries_of_one_cell_are_added(make):
+    def cell(*entries):
+        place = ([0] * len(entries), [0] * len(entries))
+        if make is scipy.sparse.coo_matrix:
+            return make((entries, place))
+        return make((entries, place[1], [0, len(entries)]), shape=(1, 1))
+
     network = Network([1, 2])
-    assert network.scores(scipy.sparse.coo_matrix(cell)).tolist() == network.scores(np.array([[1.0]])).tolist()
+    assert network.scores(cell(0.6, 0.6)).tolist() == network.scores(np.array([[1.0]])).tolist()
+    assert network.scores(cell(1.2, -0.6)).tolist() == network.scores(np.array([[0.6]])).tolist()
+    label = np.array([0])
+    assert data.from_arrays(cell(1.2, -0.6), label, cell(0.5), label).x_train.toarray().tolist() == [[77]]
+    with pytest.raises(ValueError, match="x_train holds 1.2; floats must lie in -1..1"):
+        data.from_arrays(cell(0.6, 0.6), label, cell(0.5), label)
     with pytest.raises(ValueError, match="sum does not fit int8"):
         network.scores(scipy.sparse.coo_matrix((np.array([100, 100], np.int8), ([0, 0], [0, 0]))))
 
@@ -147,6 +159,8 @@ def test_every_sparse_format(format_):
     assert network.scores(x).tolist() == network.scores(x.toarray()).tolist()
     with pytest.raises(ValueError, match=r"x must have shape \(n, 7\)"):
         Network([7, 3]).scores(x)
+    with pytest.raises(ValueError, match=r"not \(5, 1000000000\)"):  # before a dense copy is made
+        Network([7, 3]).scores(scipy.sparse.csr_matrix((5, 10**9)))
     assert network.scores(scipy.sparse.csr_matrix((0, 6))).shape == (0, 3)
 
 
@@ -202,6 +216,17 @@ def test_broken_saved_network(tmp_path, damage):
         np.savez(path, **arrays)
     with pytest.raises(DataError, match="net.npz: not a saved network"):
         Network.load(path)
+
+
+def test_flipped_bytes_of_a_saved_network(tmp_path):
+    """A damaged file is a DataError or, where the damage does not matter, the same network."""
+    path, network = tmp_path / "net.npz", Network([4, 3, 2])
+    network.save(path)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        with contextlib.suppress(DataError):
+            assert Network.load(path).digest() == network.digest()
 
 
 def test_every_truncation_of_a_saved_network(tmp_path):

@@ -122,17 +122,18 @@ def test_one_call_at_a_time():
         return False
 
     def second():
-        while not refused(network.counters):  # until the tick has begun
+        deadline = time.monotonic() + 20
+        while not refused(network.counters) and time.monotonic() < deadline:  # until the tick has begun
             time.sleep(0.001)
         for call in (lambda: network.tick(x, labels), lambda: network.scores(x), network.digest):
             refused(call)
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=second, daemon=True)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         network.tick(x, labels)
-    thread.join()
+    thread.join(20)
     assert errors == ["the network is in use by another call"] * 4
 
 

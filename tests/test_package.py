@@ -188,8 +188,14 @@ def test_quickstart():
     assert "test accuracy 9" in run(sys.executable, ROOT / "examples/quickstart.py")
 
 
+def test_sources_say_that_they_are_not_built(tmp_path):
+    shutil.copytree(ROOT / "sppim_core", tmp_path / "sppim_core", ignore=shutil.ignore_patterns("*.so"))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sppim_core"
+    result = subprocess.run([sys.executable, "-S", "-c", code, tmp_path], capture_output=True, text=True, cwd=tmp_path)
+    assert f"sppim_core is not built in {tmp_path}" in result.stderr
+
+
 def test_import_is_light():
-    code = (
-        "import sys, sppim_core; print([m for m in ('sklearn', 'matplotlib', 'pandas', 'torch') if m in sys.modules])"
-    )
+    heavy = ("sklearn", "matplotlib", "pandas", "torch", "scipy.sparse", "scipy.optimize")
+    code = f"import sys, sppim_core; print([name for name in {heavy} if name in sys.modules])"
     assert run(sys.executable, "-c", code).strip() == "[]"
