@@ -105,43 +105,29 @@ def test_header_alone(language, tmp_path):
     run(compiler(name), *options, *STRICT, "-I", ROOT / "csrc/include", "-fsyntax-only", source)
 
 
+def compile_object(source, out, *options):
+    run(compiler("gcc"), "-std=c11", *options, "-I", ROOT / "csrc/include", "-c", source, "-o", out)
+    return out
+
+
+def build_embed(program, *options, cc="gcc"):
+    """examples/embed.c with the whole core."""
+    sources = [ROOT / "examples/embed.c", *SOURCES]
+    run(compiler(cc), "-std=c11", *options, "-I", ROOT / "csrc/include", *sources, "-o", program, "-pthread")
+    return program
+
+
 def test_sources_without_a_warning(tmp_path):
     for source in SOURCES:
-        run(
-            compiler("gcc"),
-            "-std=c11",
-            "-O2",
-            *STRICT,
-            "-I",
-            ROOT / "csrc/include",
-            "-c",
-            source,
-            "-o",
-            tmp_path / "o.o",
-        )
+        compile_object(source, tmp_path / "o.o", "-O2", *STRICT)
 
 
 def test_one_result_at_every_optimization_level(tmp_path):
     """examples/embed.c at -O0 and -O3 (and clang), at every instruction-set level: one hash."""
     hashes = set()
     builds = [("gcc", "-O0"), ("gcc", "-O3")] + ([("clang", "-O2")] if shutil.which("clang") else [])
-    for name, level in builds:
-        program = tmp_path / f"embed{name}{level}"
-        run(
-            compiler(name),
-            "-std=c11",
-            level,
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-I",
-            ROOT / "csrc/include",
-            ROOT / "examples/embed.c",
-            *SOURCES,
-            "-o",
-            program,
-            "-pthread",
-        )
+    for cc, level in builds:
+        program = build_embed(tmp_path / f"embed{cc}{level}", level, "-Wall", "-Wextra", "-Werror", cc=cc)
         for isa in _core.isa_names():
             hashes.add(run(program, env=os.environ | {"SPPIM_ISA": isa}).split("hash ")[1])
     assert len(hashes) == 1
@@ -151,35 +137,21 @@ def test_threads_without_a_race(tmp_path):
     """examples/embed.c on four threads under the thread sanitizer, which cannot stand address randomization."""
     if subprocess.run([compiler("setarch"), "-R", "true"], capture_output=True).returncode:
         pytest.skip("setarch -R is not permitted here")
-    program, plain = tmp_path / "embed_tsan", tmp_path / "embed"
-    common = ["-std=c11", "-I", ROOT / "csrc/include", ROOT / "examples/embed.c", *SOURCES, "-pthread"]
-    run(compiler("gcc"), "-O1", "-g", "-fsanitize=thread", *common, "-o", program)
-    run(compiler("gcc"), "-O2", *common, "-o", plain)
-    assert run(compiler("setarch"), "-R", program, 4) == run(plain, 1)
+    watched = build_embed(tmp_path / "embed_tsan", "-O1", "-g", "-fsanitize=thread")
+    plain = build_embed(tmp_path / "embed", "-O2")
+    assert run(compiler("setarch"), "-R", watched, 4) == run(plain, 1)
 
 
 def test_nothing_newer_outside_the_dispatched_sources(tmp_path):
     """No AVX registers in what every machine runs; a Nehalem (emulated, if qemu is here) gives the same bits."""
     for source in SOURCES:
         if "/x86/" not in source:
-            run(compiler("gcc"), "-std=c11", "-O3", "-I", ROOT / "csrc/include", "-c", source, "-o", tmp_path / "o.o")
-            assert "%ymm" not in run(compiler("objdump"), "-d", tmp_path / "o.o"), source
+            compiled = compile_object(source, tmp_path / "o.o", "-O3")
+            assert "%ymm" not in run(compiler("objdump"), "-d", compiled), source
     qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
     if not qemu:
         pytest.skip("no qemu-x86_64 here: not run on an emulated Nehalem")
-    program = tmp_path / "embed"
-    run(
-        compiler("gcc"),
-        "-std=c11",
-        "-O2",
-        "-I",
-        ROOT / "csrc/include",
-        ROOT / "examples/embed.c",
-        *SOURCES,
-        "-o",
-        program,
-        "-pthread",
-    )
+    program = build_embed(tmp_path / "embed", "-O2")
     old = run(qemu, "-cpu", "Nehalem", program)
     assert old.startswith("isa ref") and old.split("hash ")[1] == run(program).split("hash ")[1]
 
