@@ -32,12 +32,12 @@ static inline sppim_nonzeros sppim_list_row(const sppim_list *list, size_t row)
 
 /* State of a layer between two ticks (A8), and what follows from it. */
 typedef struct sppim_state {
-    int16_t *w, *v;        /* [K + 1][N] */
-    int16_t *mean;         /* [K], M */
-    int8_t *m;             /* [K] */
-    int32_t *score_bias;   /* [C], hidden layers */
-    int64_t *start;        /* [N], S */
-    uint32_t *row_zeros;   /* [K + 1], zeros of V's rows */
+    int16_t *w, *v;         /* [K + 1][N] */
+    int16_t *mean;          /* [K], M */
+    int8_t *m;              /* [K] */
+    int32_t *score_bias;    /* [C], hidden layers */
+    int64_t *start;         /* [N], S */
+    uint32_t *row_zeros;    /* [K + 1], zeros of V's rows */
     uint32_t *column_zeros; /* [N], of V's columns, rows 0 .. K-1; rule bp */
 } sppim_state;
 

@@ -11,7 +11,7 @@ import numpy as np
 from sppim_core import check
 from sppim_core.arithmetic import image_order, quantize_inputs
 from sppim_core.errors import DataError, ShapeError
-from sppim_core.sparse import add_entries, is_sparse, quantize_sparse
+from sppim_core.sparse import add_entries, is_sparse, quantize_rows
 
 DIGITS_TEST = 360
 DIGITS_SPLIT_SEED = 0
@@ -36,17 +36,24 @@ class Dataset:
 
 def _images(name: str, x):
     """x as (n, inputs) int8, flattened; sparse stays sparse (0 is 0 in every format)."""
-    if not is_sparse(x):
-        x = check.plain_array(name, x)
-        if x.ndim < 2:
-            raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
-        x = x.reshape(len(x), math.prod(x.shape[1:]))
-    values = add_entries(x).data if is_sparse(x) else x
+    if is_sparse(x):
+        if x.ndim != 2:
+            raise ShapeError(f"{name} must have shape (n, inputs), not {x.shape}")
+        rows = add_entries(x, name)
+        _check_range(name, rows.data)
+        return quantize_rows(rows, name)
+    x = check.plain_array(name, x)
+    if x.ndim < 2:
+        raise ShapeError(f"{name} must have shape (n, inputs) or more dimensions, not {x.shape}")
+    _check_range(name, x)
+    return quantize_inputs(x.reshape(len(x), math.prod(x.shape[1:])), name)
+
+
+def _check_range(name: str, values: np.ndarray) -> None:
+    """Floats beyond 1 would all saturate: most likely they are bytes."""
     if values.dtype.kind == "f" and values.size and np.abs(values).max() > 1:
-        raise ValueError(
-            f"{name} holds {np.abs(values).max():g}; floats must lie in -1..1 (bytes 0..255: .astype(np.uint8))"
-        )
-    return quantize_sparse(x, name) if is_sparse(x) else quantize_inputs(x, name)
+        largest = np.abs(values).max()
+        raise ValueError(f"{name} holds {largest:g}; floats must lie in -1..1 (bytes 0..255: .astype(np.uint8))")
 
 
 def from_arrays(x_train, y_train, x_test, y_test, name: str = "arrays") -> Dataset:
@@ -95,9 +102,7 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
             f"{path}: starts with {raw[:4].hex()}, expected 000008{ndim:02x} (IDX, bytes, {ndim} dimensions)"
         )
     shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
-    expected = 1
-    for size in shape:
-        expected *= size
+    expected = math.prod(shape)
     if len(raw) - 4 - 4 * ndim != expected:
         raise DataError(f"{path}: {len(raw) - 4 - 4 * ndim} bytes of data, the header says {shape} = {expected}")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)

@@ -2,17 +2,18 @@
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 
 from sppim_core import _core, check, storage
 from sppim_core.arithmetic import quantize_inputs
-from sppim_core.counters import NAMES, Counters
+from sppim_core.counters import CYCLE_NAMES, NAMES, Counters
 from sppim_core.errors import IsaError, ShapeError
 from sppim_core.formats import EXECUTIONS, PATHS, RULES, LayerFormat, mlp_formats, to_core
 from sppim_core.sparse import is_sparse, quantize_sparse
 
-_DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if not name.endswith("_cycles")]
+_DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if name not in CYCLE_NAMES]
 _SCORE_ROWS = 4096
 
 
@@ -122,7 +123,7 @@ class Network:
         """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
         if not is_sparse(x):
             return self._core.scores(self._inputs(x))
-        rows = quantize_sparse(x, inputs=self.sizes[0])
+        rows = quantize_sparse(x, self.sizes[0])
         parts = [rows[i : i + _SCORE_ROWS].toarray() for i in range(0, max(rows.shape[0], 1), _SCORE_ROWS)]
         return np.concatenate([self._core.scores(self._inputs(part)) for part in parts])
 
@@ -131,7 +132,7 @@ class Network:
         return self.scores(x).argmax(axis=1)
 
     def _inputs(self, x) -> np.ndarray:
-        x = quantize_sparse(x, inputs=self.sizes[0]).toarray() if is_sparse(x) else quantize_inputs(x)
+        x = quantize_sparse(x, self.sizes[0]).toarray() if is_sparse(x) else quantize_inputs(x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
         return np.require(x, requirements=["C", "A"])
@@ -196,17 +197,16 @@ def _check_isa(isa: str | None) -> None:
 
 
 def _formats(layers, rule: str, product_bits: int | None, centred: bool | None) -> list[LayerFormat]:
+    given = (("product_bits", product_bits), ("centred", centred))
+    options: dict[str, Any] = {name: value for name, value in given if value is not None}
     try:
         layers = list(layers)
     except TypeError:
         raise TypeError(f"layers must be a list of sizes or of LayerFormat, not {layers!r}") from None
     if not any(isinstance(layer, LayerFormat) for layer in layers):
-        return mlp_formats(
-            layers, rule, 8 if product_bits is None else product_bits, True if centred is None else centred
-        )
-    for name, value in (("product_bits", product_bits), ("centred", centred)):
-        if value is not None:
-            raise ValueError(f"{name}={value!r} beside LayerFormat objects, which have their own")
+        return mlp_formats(layers, rule, **options)
+    for name, value in options.items():
+        raise ValueError(f"{name}={value!r} beside LayerFormat objects, which have their own")
     for i, layer in enumerate(layers):
         if not isinstance(layer, LayerFormat):
             raise TypeError(f"layers[{i}] must be a LayerFormat like the others, not {layer!r}")

@@ -1,6 +1,6 @@
 """The schedule of docs/chip.md (C3, C4): layers on a chip, and the cycles that counted work takes there."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def _shape_rows(shapes) -> list[dict]:
             raise TypeError(f"shapes[{i}] must be a Shape, not {shape!r}")
     if not shapes:
         raise ShapeError("shapes must name one layer at least")
-    return [asdict(shape) for shape in shapes]
+    return [dict(vars(shape)) for shape in shapes]
 
 
 def _counts(name: str, value) -> np.ndarray:
