@@ -33,7 +33,7 @@ flags += os.environ.get("SPPIM_CFLAGS", "").split()
 core = Extension(
     "sppim_core._core",
     sources=["sppim_core/_core.pyx", *sorted(glob("csrc/*.c")), *sorted(glob("csrc/x86/*.c"))],
-    depends=[*glob("csrc/*.h"), *glob("csrc/include/*.h"), "sppim_core/sppim.pxd"],
+    depends=[*glob("csrc/*.h"), *glob("csrc/*/*.h"), "sppim_core/sppim.pxd"],
     include_dirs=["csrc/include"],
     extra_compile_args=flags,
     extra_link_args=os.environ.get("SPPIM_LDFLAGS", "").split() + ["-pthread"],

@@ -5,7 +5,7 @@
 
 #include "fixed.h"
 
-/* A6.1 for one image: e from scores; returns the number of saturated values. */
+/* A6.1 for one image, e from scores [classes]; returns the number of saturated values. */
 static uint64_t hinge_errors(const int64_t *scores, size_t classes, size_t label, int margin_log2, int8_t *e)
 {
     uint64_t saturated = 0;
@@ -14,101 +14,134 @@ static uint64_t hinge_errors(const int64_t *scores, size_t classes, size_t label
     return saturated;
 }
 
-/* A6.3: projection through the LEPU, then the hinge. */
-static void local_errors(const sppim_job *j, size_t b, int8_t *e, sppim_worker *worker)
+/* Images of one task. */
+typedef struct block {
+    size_t first, rows;
+    sppim_scratch *scratch;
+    sppim_worker *worker;
+} block;
+
+/* A6.3 for some images: projection through the LEPU, a panel of classes at a time, then the hinge. */
+static void local_errors(const sppim_job *j, const block *t)
 {
     sppim_layer *layer = j->layer;
-    const sppim_nonzeros y = sppim_list_row(&j->flight->x_list[j->l + 1], b);
-    int64_t scores[1024];
-    for (size_t c = 0; c < layer->classes; c++) {
-        if (c % 16 == 15 && sppim_worker_stop(worker))
-            return;
-        scores[c] = layer->now.score_bias[c] + j->network->kernels->project_s8_pot(y, layer->codes + c * layer->n);
+    const size_t class_panels = sppim_ceil_div(layer->classes, SPPIM_PANEL), depth = sppim_round_up(layer->n, SPPIM_DEPTH);
+    uint64_t saturated = 0;
+    for (size_t p = 0; p < class_panels && !sppim_worker_stop(t->worker); p++) {
+        const size_t c0 = p * SPPIM_PANEL, classes = sppim_smaller(SPPIM_PANEL, layer->classes - c0);
+        int32_t bias[SPPIM_PANEL] = {0};
+        for (size_t c = 0; c < classes; c++)
+            bias[sppim_column_lane(c)] = layer->now.score_bias[c0 + c];
+        j->network->kernels->product_s8(j->flight->x[j->l + 1] + t->first * layer->ld, layer->ld, t->rows, depth / 4,
+                                        layer->project + p * depth * SPPIM_PANEL,
+                                        (sppim_start){bias, NULL, j->flight->x_shift[j->l + 1] + t->first},
+                                        t->scratch->sums, SPPIM_PANEL, SPPIM_COLUMNS);
+        for (size_t r = 0; r < t->rows; r++) {
+            const size_t b = t->first + r, label = (size_t)j->flight->labels[b] - c0; /* wraps: none of these */
+            int64_t scores[SPPIM_PANEL];
+            for (size_t c = 0; c < classes; c++)
+                scores[c] = t->scratch->sums[r * SPPIM_PANEL + c];
+            saturated += hinge_errors(scores, classes, label, layer->config.margin_log2, layer->e + b * layer->class_ld + c0);
+        }
     }
-    sppim_add_saturations(
-        layer, SPPIM_SAT_ERROR,
-        hinge_errors(scores, layer->classes, (size_t)j->flight->labels[b], layer->config.margin_log2, e));
+    sppim_add_saturations(layer, SPPIM_SAT_ERROR, saturated);
 }
 
-/* Class errors of one image, hidden layers (A6.3, A6.4). */
-static void class_errors(const sppim_job *j, size_t b, sppim_worker *worker)
+/* A6.4 */
+static void target_errors(const sppim_job *j, const block *t)
 {
     sppim_layer *layer = j->layer;
     const sppim_layer *output = &j->network->layers[j->network->layer_count - 1];
-    const size_t classes = layer->classes;
-    int8_t *e = layer->e + b * classes;
-    if (layer->place.rule == SPPIM_RULE_LOCAL) {
-        local_errors(j, b, e, worker);
-    } else if (layer->place.rule == SPPIM_RULE_DFA) {
-        memcpy(e, output->d + b * classes, classes);
-    } else {
-        memset(e, 0, classes);
-        e[j->flight->labels[b]] = -64;
+    for (size_t b = t->first; b < t->first + t->rows; b++) {
+        int8_t *e = layer->e + b * layer->class_ld;
+        if (layer->place.rule == SPPIM_RULE_DFA) {
+            memcpy(e, output->d + b * output->ld, layer->classes);
+        } else {
+            memset(e, 0, layer->classes);
+            e[j->flight->labels[b]] = -64;
+        }
     }
 }
 
-/* d = the gated, requantized sum (end of A6.5, A6.6). */
-static void gate_errors(sppim_layer *layer, const int8_t *y, const int64_t *sum, size_t count, int shift, int8_t *d)
+/* A6.6 for some images. */
+static void back_project(const sppim_job *j, const block *t)
 {
-    uint64_t saturated = 0;
-    for (size_t i = 0; i < count; i++) {
-        const int64_t rounded = y[i] > 0 ? sppim_shr(sum[i], shift, SPPIM_RNU) : 0;
-        d[i] = (int8_t)sppim_sat(rounded, -SPPIM_ERROR_MAX, SPPIM_ERROR_MAX);
-        saturated += d[i] != rounded;
+    sppim_layer *layer = j->layer;
+    const sppim_kernels *kernels = j->network->kernels;
+    const size_t depth = sppim_round_up(layer->classes, SPPIM_DEPTH);
+    int32_t shift[SPPIM_BLOCK_ROWS];
+    size_t saturated = 0;
+    for (size_t r = 0; r < t->rows; r++) {
+        kernels->census_s8(layer->e + (t->first + r) * layer->class_ld, layer->class_ld, &shift[r]);
+        shift[r] *= -SPPIM_OFFSET;
+    }
+    for (size_t p = 0; p < layer->panels && !sppim_worker_stop(t->worker); p++) {
+        kernels->product_s8(layer->e + t->first * layer->class_ld, layer->class_ld, t->rows, depth / 4,
+                            layer->back_project + p * depth * SPPIM_PANEL, (sppim_start){NULL, NULL, shift},
+                            t->scratch->sums, SPPIM_PANEL, SPPIM_LANES);
+        for (size_t r = 0; r < t->rows; r++) {
+            const size_t at = (t->first + r) * layer->ld + p * SPPIM_PANEL;
+            saturated += kernels->gate_s32(t->scratch->sums + r * SPPIM_PANEL, j->flight->x[j->l + 1] + at,
+                                           layer->config.delta_shift, layer->d + at);
+        }
     }
     sppim_add_saturations(layer, SPPIM_SAT_DELTA, saturated);
 }
 
-/* A6.6 for a tile of columns of one image. */
-static void back_project_tile(const sppim_job *j, size_t b, size_t column0, size_t columns)
-{
-    sppim_layer *layer = j->layer;
-    const int8_t *e = layer->e + b * layer->classes;
-    int32_t sum[SPPIM_TILE_COLUMNS] = {0};
-    int64_t wide[SPPIM_TILE_COLUMNS];
-    for (size_t c = 0; c < layer->classes; c++)
-        if (e[c])
-            j->network->kernels->back_project_s8_pot(e[c], layer->codes + c * layer->n + column0, columns, sum);
-    for (size_t i = 0; i < columns; i++)
-        wide[i] = sum[i];
-    gate_errors(layer, j->flight->x[j->l + 1] + b * layer->n + column0, wide, columns, layer->config.delta_shift,
-                layer->d + b * layer->n + column0);
-}
-
-/* A6.5 for a tile of columns of one image: the rows of the next layer's V times its error. */
-static void backpropagate_tile(const sppim_job *j, size_t b, size_t column0, size_t columns)
+/* A6.5 for one image: the rows of the next layer's V times its error. */
+static void backpropagate(const sppim_job *j, size_t b, sppim_worker *worker)
 {
     sppim_layer *layer = j->layer, *above = layer + 1;
-    const sppim_nonzeros d = sppim_list_row(&above->d_list, b);
-    int64_t sum[SPPIM_TILE_COLUMNS];
-    for (size_t i = 0; i < columns; i++) {
-        const int16_t *row = above->now.v + (column0 + i) * above->n;
-        sum[i] = 0;
-        for (size_t t = 0; t < d.count; t++)
-            sum[i] += d.value[t] * row[d.index[t]];
+    const int8_t *y = j->flight->x[j->l + 1] + b * layer->ld, *d_above = above->d + b * above->ld;
+    int8_t *d = layer->d + b * layer->ld;
+    uint64_t saturated = 0;
+    for (size_t i = 0; i < layer->n; i++) {
+        int64_t sum = 0;
+        for (size_t t = 0; y[i] > 0 && t < above->n; t++)
+            if (d_above[t])
+                sum += d_above[t] * sppim_product_weight_at(above, &above->now, i, t);
+        const int64_t rounded = sppim_shr(sum, above->config.bp_shift, SPPIM_RNU);
+        d[i] = (int8_t)sppim_sat(rounded, -SPPIM_ERROR_MAX, SPPIM_ERROR_MAX);
+        saturated += d[i] != rounded;
+        if (i % 64 == 63 && sppim_worker_stop(worker))
+            return;
     }
-    gate_errors(layer, j->flight->x[j->l + 1] + b * layer->n + column0, sum, columns, above->config.bp_shift,
-                layer->d + b * layer->n + column0);
+    sppim_add_saturations(layer, SPPIM_SAT_DELTA, saturated);
 }
 
-static void error_task(void *context, size_t b, sppim_worker *worker)
+static void output_errors(const sppim_job *j, const block *t)
+{
+    sppim_layer *layer = j->layer;
+    uint64_t saturated = 0;
+    for (size_t b = t->first; b < t->first + t->rows; b++)
+        saturated += hinge_errors(j->flight->scores + b * layer->n, layer->n, (size_t)j->flight->labels[b],
+                                  layer->config.margin_log2, layer->d + b * layer->ld);
+    sppim_add_saturations(layer, SPPIM_SAT_ERROR, saturated);
+}
+
+static void error_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
-    sppim_layer *layer = j->layer;
-    const bool bp = layer->place.rule == SPPIM_RULE_BP;
-    if (layer->place.output) {
-        sppim_add_saturations(layer, SPPIM_SAT_ERROR,
-                              hinge_errors(j->flight->scores + b * layer->n, layer->n, (size_t)j->flight->labels[b],
-                                           layer->config.margin_log2, layer->d + b * layer->n));
-        return;
+    const block t = {index * j->rows, sppim_smaller(j->rows, j->flight->n - index * j->rows),
+                     &j->network->scratch[worker->id], worker};
+    if (j->layer->place.output) {
+        output_errors(j, &t);
+    } else if (j->layer->place.rule == SPPIM_RULE_BP) {
+        for (size_t r = 0; r < t.rows; r++)
+            backpropagate(j, t.first + r, worker);
+    } else {
+        (j->layer->place.rule == SPPIM_RULE_LOCAL ? local_errors : target_errors)(j, &t);
+        back_project(j, &t);
     }
-    if (!bp)
-        class_errors(j, b, worker);
-    for (size_t c = 0; c < layer->n && !sppim_worker_stop(worker); c += SPPIM_TILE_COLUMNS)
-        (bp ? backpropagate_tile : back_project_tile)(j, b, c, sppim_smaller(SPPIM_TILE_COLUMNS, layer->n - c));
+    for (size_t b = t.first; b < t.first + t.rows; b++) {
+        int32_t sum;
+        j->flight->error_nonzeros[j->l * j->flight->n + b] =
+            (uint32_t)j->network->kernels->census_s8(j->layer->d + b * j->layer->ld, j->layer->ld, &sum);
+    }
 }
 
-bool sppim_predict_errors(sppim_job *job)
+bool sppim_layer_errors(sppim_network *network, size_t l, sppim_flight *flight)
 {
-    return sppim_pool_run(job->network->pool, error_task, job, job->flight->n);
+    sppim_job j = {.network = network, .layer = &network->layers[l], .l = l, .flight = flight, .rows = 32};
+    return sppim_pool_run(network->pool, error_task, &j, sppim_ceil_div(flight->n, j.rows));
 }

@@ -1,145 +1,357 @@
-/* FP of a layer (A5), and the lists of non-zeros that everything else works on. */
+/* FP of a layer (A5): facts about its inputs, lists of their non-zeros, products, activations. */
 #include "job.h"
 
 #include <string.h>
 
 #include "fixed.h"
 
-typedef struct compress_job {
-    const sppim_kernels *kernels;
-    const int8_t *x;
-    size_t n, rows;
-    sppim_list *list;
-} compress_job;
+/* Rows of weights that stay in the first-level cache while all images meet them. */
+#define BLOCK_ROWS_BYTES 448
+#define BLOCK_ROWS_PAIRS 256
 
-static void compress_task(void *context, size_t index, sppim_worker *worker)
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md). */
+#define CROSSOVER_BYTES 45
+#define CROSSOVER_PAIRS 45
+
+/* ---- inputs ------------------------------------------------------------------------------------------------ */
+
+static size_t first_image(const sppim_job *j, size_t index) { return index * j->rows; }
+static size_t last_image(const sppim_job *j, size_t index)
+{
+    return sppim_smaller(j->flight->n, (index + 1) * j->rows);
+}
+
+static void survey_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
-    const compress_job *j = context;
-    sppim_list *list = j->list;
-    for (size_t b = index * j->rows; b < sppim_smaller(j->n, (index + 1) * j->rows); b++) {
-        uint32_t *offset = list->offset + b * (list->blocks + 1);
-        size_t found = 0;
-        for (size_t i = 0; i < list->blocks; i++) {
-            const size_t base = i * list->block, at = b * list->width + found;
-            offset[i] = (uint32_t)found;
-            found +=
-                j->kernels->compress_s8(j->x + b * list->width + base, sppim_smaller(list->block, list->width - base),
-                                        base, list->index + at, list->value + at);
-        }
-        offset[list->blocks] = (uint32_t)found;
+    const sppim_job *j = context;
+    const size_t ld = sppim_input_ld(j->layer);
+    for (size_t b = first_image(j, index); b < last_image(j, index); b++) {
+        int32_t sum;
+        j->flight->input_nonzeros[j->l * j->flight->n + b] =
+            (uint32_t)j->network->kernels->census_s8(j->flight->x[j->l] + b * ld, ld, &sum);
+        j->flight->x_shift[j->l][b] = -SPPIM_OFFSET * sum;
     }
 }
 
-bool sppim_compress(sppim_network *network, const int8_t *x, size_t n, sppim_list *list)
+static sppim_job input_job(sppim_network *network, size_t l, sppim_flight *flight)
 {
-    compress_job j = {network->kernels, x, n, sppim_at_least_one(SPPIM_TASK_MACS / list->width), list};
-    return sppim_pool_run(network->pool, compress_task, &j, sppim_ceil_div(n, j.rows));
+    sppim_layer *layer = &network->layers[l];
+    return (sppim_job){.network = network, .layer = layer, .l = l, .flight = flight,
+                       .rows = sppim_at_least_one(SPPIM_TASK_MACS / sppim_input_ld(layer))};
 }
 
-static void start_accumulators(const sppim_layer *layer, size_t column0, size_t columns, int64_t *acc,
-                               uint64_t *changed)
+bool sppim_survey_inputs(sppim_network *network, size_t l, sppim_flight *flight)
 {
-    for (size_t j = 0; j < columns; j++) {
-        const int64_t s = layer->now.start[column0 + j];
-        acc[j] = sppim_fit1(s, layer->config.fp_accumulator);
-        *changed += acc[j] != s;
-    }
+    sppim_job j = input_job(network, l, flight);
+    return sppim_pool_run(network->pool, survey_task, &j, sppim_ceil_div(flight->n, j.rows));
 }
 
-/* How many products an s32 sum is exact for: |x| <= 128, |v| <= 2^(bits-1) - 1. */
-static size_t exact_terms(int product_bits) { return (size_t)INT32_MAX / ((size_t)128 << (product_bits - 1)); }
-
-static void forward_tile(const sppim_job *j, size_t b, size_t column0, size_t columns)
+/* Sums and non-zeros of some columns of inputs over the batch. */
+static void tally_task(void *context, size_t index, sppim_worker *worker)
 {
-    sppim_layer *layer = j->layer;
+    const sppim_job *j = context;
+    const size_t ld = sppim_input_ld(j->layer), first = index * j->rows;
+    const size_t columns = sppim_smaller(j->rows, ld - first);
+    int32_t *sum = j->flight->x_sum[j->l] + first;
+    uint32_t *nonzeros = j->layer->column_nonzeros + first;
+    memset(sum, 0, columns * sizeof *sum);
+    memset(nonzeros, 0, columns * sizeof *nonzeros);
+    for (size_t b = 0; b < j->flight->n && !sppim_worker_stop(worker); b += 255)
+        j->network->kernels->tally_s8(j->flight->x[j->l] + b * ld + first, sppim_smaller(255, j->flight->n - b), ld,
+                                      columns, sum, nonzeros);
+}
+
+static bool tally_columns(sppim_job j)
+{
+    const size_t ld = sppim_input_ld(j.layer);
+    j.rows = sppim_round_up(sppim_smaller(ld, 2048), SPPIM_GROUP); /* columns here */
+    return sppim_pool_run(j.network->pool, tally_task, &j, sppim_ceil_div(ld, j.rows));
+}
+
+/* ---- lists of non-zeros, 16-bit copies ---------------------------------------------------------------------- */
+
+static void list_image(const sppim_job *j, size_t b)
+{
     const sppim_kernels *kernels = j->network->kernels;
-    const int16_t *v = layer->now.v + column0;
-    const sppim_nonzeros x = sppim_list_row(&j->flight->x_list[j->l], b);
-    const size_t exact = exact_terms(layer->config.product_bits);
-    int64_t acc[SPPIM_TILE_COLUMNS];
+    const sppim_list *list = &j->network->work.list;
+    const size_t k = j->layer->k;
+    const int8_t *x = j->flight->x[j->l] + b * sppim_input_ld(j->layer);
+    uint32_t *offset = list->offset + b * (list->blocks + 1);
+    size_t found = 0;
+    for (size_t i = 0; i < list->blocks; i++) {
+        const size_t base = i * list->block, at = b * list->ld + found;
+        offset[i] = (uint32_t)found;
+        found += kernels->compress_s8(x + base, sppim_smaller(list->block, k - base), base, list->index + at,
+                                      list->value + at);
+        for (; found % SPPIM_DEPTH; found++) {
+            list->index[b * list->ld + found] = (uint16_t)base;
+            list->value[b * list->ld + found] = 0;
+        }
+    }
+    offset[list->blocks] = (uint32_t)found;
+    if (!j->layer->bytes)
+        for (size_t i = 0; i < found; i++)
+            list->value16[b * list->ld + i] = list->value[b * list->ld + i];
+}
+
+static void list_task(void *context, size_t index, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    for (size_t b = first_image(j, index); b < last_image(j, index); b++)
+        list_image(j, b);
+}
+
+static void widen_task(void *context, size_t index, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    const size_t ld = sppim_input_ld(j->layer);
+    const int8_t *x = j->flight->x[j->l];
+    for (size_t i = first_image(j, index) * ld; i < last_image(j, index) * ld; i++)
+        j->network->work.x16[i] = x[i];
+}
+
+/* Brings the inputs, and the weights, into the form that the product wants. */
+static bool prepare(sppim_job *j)
+{
+    sppim_list *list = &j->network->work.list;
+    const size_t tasks = sppim_ceil_div(j->flight->n, j->rows), k = j->layer->k;
+    if (j->layer->bytes && !sppim_layer_repack(j->network, j->l, j->skip))
+        return false;
+    if (!j->skip)
+        return j->layer->bytes || sppim_pool_run(j->network->pool, widen_task, j, tasks);
+    const size_t most = j->layer->fp_finite ? k : j->layer->bytes ? BLOCK_ROWS_BYTES : BLOCK_ROWS_PAIRS;
+    list->block = sppim_round_up(sppim_ceil_div(k, sppim_ceil_div(k, most)), SPPIM_GROUP);
+    list->blocks = sppim_ceil_div(k, list->block);
+    return sppim_pool_run(j->network->pool, list_task, j, tasks);
+}
+
+/* ---- products of a block of images with a group of columns ---------------------------------------------------- */
+
+typedef struct block {
+    size_t first, rows;    /* images */
+    size_t group, panels;  /* panels of this group, 1 or 2 */
+    sppim_scratch *scratch;
+} block;
+
+static const int16_t *panel_pairs(const sppim_layer *layer, size_t panel)
+{
+    return layer->now.pairs + panel * layer->depth * SPPIM_PANEL;
+}
+
+static sppim_nonzeros listed(const sppim_list *list, size_t b, size_t block)
+{
+    const uint32_t *offset = list->offset + b * (list->blocks + 1) + block;
+    const size_t at = b * list->ld + offset[0];
+    return (sppim_nonzeros){.index = list->index + at, .value = list->value + at, .value16 = list->value16 + at,
+                            .count = offset[1] - offset[0]};
+}
+
+/* Sums of 8-bit products by lane, into scratch->sums. */
+static void multiply_bytes(const sppim_job *j, const block *t)
+{
+    const sppim_layer *layer = j->layer;
+    const size_t ld = sppim_input_ld(layer);
+    const int32_t *shift = j->flight->x_shift[j->l] + t->first;
+    for (size_t p = 0; p < t->panels; p++) {
+        const size_t panel = 2 * t->group + p;
+        j->network->kernels->product_s8(j->flight->x[j->l] + t->first * ld, ld, t->rows, sppim_ceil_div(layer->k, 4),
+                                        layer->now.quads + panel * layer->depth * SPPIM_PANEL,
+                                        (sppim_start){layer->now.start_lanes + panel * SPPIM_PANEL, NULL, shift},
+                                        t->scratch->sums + p * SPPIM_PANEL, SPPIM_GROUP, SPPIM_LANES);
+    }
+}
+
+static void skip_bytes(const sppim_job *j, const block *t)
+{
+    const sppim_layer *layer = j->layer;
+    const sppim_list *list = &j->network->work.list;
+    const int32_t *start = layer->now.start_lanes + t->group * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        for (size_t c = 0; c < t->panels * SPPIM_PANEL; c++)
+            t->scratch->sums[r * SPPIM_GROUP + c] = start[c] + j->flight->x_shift[j->l][t->first + r];
+    for (size_t i = 0; i < list->blocks; i++)
+        for (size_t r = 0; r < t->rows; r++)
+            j->network->kernels->product_sparse_s8(listed(list, t->first + r, i),
+                                                   layer->now.rows + t->group * layer->depth * SPPIM_GROUP, 0, 1,
+                                                   t->scratch->sums + r * SPPIM_GROUP, NULL);
+}
+
+/* Sums of 16-bit products by column, start included, into scratch->wide. */
+static void multiply_pairs(const sppim_job *j, const block *t)
+{
+    const sppim_layer *layer = j->layer;
+    const sppim_kernels *kernels = j->network->kernels;
+    const size_t ld = sppim_input_ld(layer), most = sppim_exact_steps(layer), steps = sppim_ceil_div(layer->k, 2);
+    for (size_t step = 0; step < steps; step += most) {
+        for (size_t p = 0; p < t->panels; p++)
+            kernels->product_s16(j->network->work.x16 + t->first * ld + 2 * step, ld, t->rows,
+                                 sppim_smaller(most, steps - step),
+                                 panel_pairs(layer, 2 * t->group + p) + 2 * step * SPPIM_PANEL,
+                                 t->scratch->sums + p * SPPIM_PANEL, SPPIM_GROUP, SPPIM_COLUMNS);
+        kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
+    }
+}
+
+static void add_lanes(const int32_t *lanes, int64_t *columns)
+{
+    for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
+        columns[sppim_lane_column(lane)] += lanes[lane];
+}
+
+static void skip_pairs(const sppim_job *j, const block *t)
+{
+    const sppim_list *list = &j->network->work.list;
+    for (size_t p = 0; p < t->panels; p++)
+        for (size_t i = 0; i < list->blocks; i++)
+            for (size_t r = 0; r < t->rows; r++) {
+                int32_t sums[SPPIM_PANEL] = {0};
+                j->network->kernels->product_sparse_s16(listed(list, t->first + r, i),
+                                                        panel_pairs(j->layer, 2 * t->group + p), sums);
+                add_lanes(sums, t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL);
+            }
+}
+
+/* A5.4 with an accumulator that may overflow. */
+static void multiply_finite(const sppim_job *j, const block *t)
+{
+    const sppim_accumulator accumulator = j->layer->config.fp_accumulator;
     uint64_t changed = 0;
-    start_accumulators(layer, column0, columns, acc, &changed);
-    if (layer->config.fp_accumulator.bits)
-        changed += kernels->product_finite_s8_s16(x, v, layer->n, columns, layer->config.fp_accumulator, acc);
-    else if (j->dense)
-        kernels->product_s8_s16(j->flight->x[j->l] + b * layer->k, layer->k, v, layer->n, columns, exact, acc);
-    else
-        kernels->product_sparse_s8_s16(x, v, layer->n, columns, exact, acc);
-    sppim_add_saturations(layer, SPPIM_SAT_ACC, changed);
-
-    if (layer->place.output)
-        memcpy(j->flight->scores + b * layer->n + column0, acc, columns * sizeof *acc);
-    else
-        sppim_add_saturations(layer, SPPIM_SAT_ACTIVATION,
-                              kernels->requantize_relu_s64_s8(acc, columns, layer->config.fp_shift,
-                                                              layer->config.fp_round, layer->config.activation_max,
-                                                              j->flight->x[j->l + 1] + b * layer->n + column0));
+    for (size_t p = 0; p < t->panels; p++)
+        for (size_t r = 0; r < t->rows; r++) {
+            int64_t *wide = t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL;
+            int32_t sums[SPPIM_PANEL];
+            for (size_t c = 0; c < SPPIM_PANEL; c++) {
+                const int64_t fitted = sppim_fit1(wide[c], accumulator);
+                changed += fitted != wide[c];
+                sums[sppim_column_lane(c)] = (int32_t)fitted;
+                wide[c] = 0;
+            }
+            changed += j->network->kernels->product_finite_s16(listed(&j->network->work.list, t->first + r, 0),
+                                                               panel_pairs(j->layer, 2 * t->group + p), accumulator,
+                                                               sums);
+            add_lanes(sums, wide);
+        }
+    sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
 }
 
-static uint64_t list_total(const sppim_list *list, size_t n)
+static void begin_wide(const sppim_job *j, const block *t)
 {
-    uint64_t total = 0;
-    for (size_t b = 0; b < n; b++)
-        total += sppim_list_row(list, b).count;
-    return total;
+    const int64_t *start = j->layer->now.start + t->group * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        memcpy(t->scratch->wide + r * SPPIM_GROUP, start, SPPIM_GROUP * sizeof *start);
 }
 
-/* Skipping zeros beats the plain product from about this density of non-zeros down (bench/README.md). */
-static bool choose_dense(const sppim_job *j)
+/* ---- results of a block ----------------------------------------------------------------------------------------- */
+
+static bool finish_from_sums(const sppim_job *j)
 {
-    const int path = j->network->config.path;
-    if (path != SPPIM_PATH_AUTO)
-        return path == SPPIM_PATH_DENSE;
-    return 4 * list_total(&j->flight->x_list[j->l], j->flight->n) > 3 * (uint64_t)j->flight->n * j->layer->k;
+    const sppim_layer_config *c = &j->layer->config;
+    return j->layer->bytes && !j->layer->place.output && c->fp_round == SPPIM_RNU && c->fp_shift <= 31;
+}
+
+static void sums_to_wide(const block *t)
+{
+    memset(t->scratch->wide, 0, t->rows * SPPIM_GROUP * sizeof *t->scratch->wide);
+    for (size_t r = 0; r < t->rows; r++)
+        for (size_t p = 0; p < t->panels; p++)
+            add_lanes(t->scratch->sums + r * SPPIM_GROUP + p * SPPIM_PANEL,
+                      t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL);
+}
+
+static void finish_scores(const sppim_job *j, const block *t)
+{
+    const size_t n = j->layer->n, column = t->group * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        memcpy(j->flight->scores + (t->first + r) * n + column, t->scratch->wide + r * SPPIM_GROUP,
+               sppim_smaller(SPPIM_GROUP, n - column) * sizeof *j->flight->scores);
+}
+
+static void finish_activations(const sppim_job *j, const block *t)
+{
+    const sppim_layer_config *c = &j->layer->config;
+    const sppim_kernels *kernels = j->network->kernels;
+    size_t saturated = 0;
+    for (size_t r = 0; r < t->rows; r++)
+        for (size_t p = 0; p < t->panels; p++) {
+            const size_t at = r * SPPIM_GROUP + p * SPPIM_PANEL;
+            int8_t *y = j->flight->x[j->l + 1] + (t->first + r) * j->layer->ld + t->group * SPPIM_GROUP + p * SPPIM_PANEL;
+            saturated += finish_from_sums(j)
+                             ? kernels->requantize_relu_s32(t->scratch->sums + at, c->fp_shift, c->activation_max, y)
+                             : kernels->requantize_relu_s64(t->scratch->wide + at, c->fp_shift, c->fp_round,
+                                                            c->activation_max, y);
+        }
+    sppim_add_saturations(j->layer, SPPIM_SAT_ACTIVATION, saturated);
 }
 
 static void forward_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
-    const size_t tiles = sppim_column_tiles(j->layer), tile = index % tiles, first = index / tiles * j->images;
-    const size_t column0 = tile * SPPIM_TILE_COLUMNS;
-    const size_t columns = sppim_smaller(SPPIM_TILE_COLUMNS, j->layer->n - column0);
-    for (size_t b = first; b < sppim_smaller(j->flight->n, first + j->images) && !sppim_worker_stop(worker); b++)
-        forward_tile(j, b, column0, columns);
+    const sppim_layer *layer = j->layer;
+    block t = {.first = index / layer->groups * j->rows, .group = index % layer->groups,
+               .scratch = &j->network->scratch[worker->id]};
+    t.rows = sppim_smaller(j->rows, j->flight->n - t.first);
+    t.panels = sppim_smaller(2, layer->panels - 2 * t.group);
+    if (layer->bytes) {
+        (j->skip ? skip_bytes : multiply_bytes)(j, &t);
+        if (!finish_from_sums(j))
+            sums_to_wide(&t);
+    } else {
+        begin_wide(j, &t);
+        (layer->fp_finite ? multiply_finite : j->skip ? skip_pairs : multiply_pairs)(j, &t);
+    }
+    (layer->place.output ? finish_scores : finish_activations)(j, &t);
 }
 
-/* False: interrupted. */
-static bool count_forward(const sppim_job *j)
+/* ---- the phase ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t input_nonzeros(const sppim_job *j)
+{
+    uint64_t total = 0;
+    for (size_t b = 0; b < j->flight->n; b++)
+        total += j->flight->input_nonzeros[j->l * j->flight->n + b];
+    return total;
+}
+
+static void count_forward(const sppim_job *j)
 {
     sppim_layer *layer = j->layer;
-    const sppim_flight *flight = j->flight;
-    const sppim_list *list = &flight->x_list[j->l];
-    sppim_forward_facts facts = {.images = flight->n, .fold_nonzeros = 1};
+    sppim_forward_facts facts = {.images = j->flight->n, .operand_nonzeros = input_nonzeros(j), .fold_nonzeros = 1};
     facts.weight_gated = layer->now.row_zeros[layer->k];
-    for (size_t k = 0; k < layer->k; k++)
-        if (layer->now.m[k]) {
-            facts.fold_nonzeros++;
-            facts.weight_gated += layer->now.row_zeros[k];
-        }
-    for (size_t b = 0; b < flight->n; b++) {
-        const sppim_nonzeros x = sppim_list_row(list, b);
-        flight->input_nonzeros[j->l * flight->n + b] = (uint32_t)x.count;
-        facts.operand_nonzeros += x.count;
-        for (size_t i = 0; i < x.count; i++)
-            facts.weight_gated += layer->now.row_zeros[x.index[i]];
-        if (b % 64 == 63 && sppim_pool_stop(j->network->pool))
-            return false;
+    for (size_t k = 0; k < layer->k; k++) {
+        const bool fold = layer->now.m[k] != 0;
+        facts.fold_nonzeros += fold;
+        facts.weight_gated += (uint64_t)(layer->column_nonzeros[k] + fold) * layer->now.row_zeros[k];
     }
     sppim_count_forward(&layer->shape, &facts, &layer->delta);
-    return true;
+}
+
+static bool choose_skipping(const sppim_job *j)
+{
+    if (j->layer->fp_finite)
+        return true;
+    return sppim_skip_zeros(j->network->config.path, input_nonzeros(j), (uint64_t)j->flight->n * j->layer->k,
+                            j->layer->bytes ? CROSSOVER_BYTES : CROSSOVER_PAIRS);
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
 {
     sppim_layer *layer = &network->layers[l];
-    sppim_job j = {.network = network, .layer = layer, .l = l, .flight = flight};
-    j.images = sppim_at_least_one(SPPIM_TASK_MACS / (layer->k * SPPIM_TILE_COLUMNS));
-    j.dense = choose_dense(&j);
-    const size_t tasks = sppim_ceil_div(flight->n, j.images) * sppim_column_tiles(layer);
-    if (!sppim_pool_run(network->pool, forward_task, &j, tasks))
+    sppim_job j = input_job(network, l, flight);
+    const bool counted = flight != &network->evaluation; /* A8.5: inference counts nothing */
+    j.skip = choose_skipping(&j);
+    if (counted)
+        layer->skipping = j.skip;
+    if ((counted && !tally_columns(j)) || !prepare(&j))
         return false;
-    if (!layer->place.output && !sppim_compress(network, flight->x[l + 1], flight->n, &flight->x_list[l + 1]))
+    j.rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)));
+    if (!sppim_pool_run(network->pool, forward_task, &j, sppim_ceil_div(flight->n, j.rows) * layer->groups))
         return false;
-    return flight == &network->evaluation || count_forward(&j); /* A8.5: inference counts nothing */
+    if (!layer->place.output && !sppim_survey_inputs(network, l + 1, flight))
+        return false;
+    if (counted)
+        count_forward(&j);
+    return true;
 }

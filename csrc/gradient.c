@@ -1,166 +1,348 @@
-/* GC of a layer, its update and running means (A7, A6.7). */
+/* GC of a layer, its update and running means (A7, A6.7).
+ *
+ * The gradient is a product like any other: its operands are the columns of x, its weights the errors d, its terms the images. Images
+ * without an error are left out; the sums that are left go straight into the update, tile by tile. */
 #include "job.h"
 
 #include <string.h>
 
 #include "fixed.h"
 
-/* Sums over the images of one block of columns of a list. */
-static bool block_sums(const sppim_list *list, size_t n, size_t block, int64_t *sums, sppim_worker *worker)
+/* Density of non-zero activations, in percent, below which skipping beats the dense product (docs/kernels.md). */
+#define CROSSOVER_GRADIENT 40
+
+static size_t padded_images(const sppim_job *j) { return sppim_round_up(j->images, SPPIM_DEPTH); }
+
+/* ---- preparation ---------------------------------------------------------------------------------------------- */
+
+/* D of one group of columns, and its errors packed as weights. */
+static void prepare_errors(const sppim_job *j, size_t group)
 {
-    const size_t first = block * list->block;
-    memset(sums + first, 0, sppim_smaller(list->block, list->width - first) * sizeof *sums);
-    for (size_t b = 0; b < n; b++) {
-        const sppim_nonzeros x = sppim_list_blocks(list, b, block, block + 1);
-        for (size_t i = 0; i < x.count; i++)
-            sums[x.index[i]] += x.value[i];
-        if (b % 4096 == 4095 && sppim_worker_stop(worker))
-            return false;
-    }
-    return true;
+    sppim_layer *layer = j->layer;
+    const sppim_kernels *kernels = j->network->kernels;
+    sppim_workspace *work = &j->network->work;
+    const size_t column = group * SPPIM_GROUP, quads = padded_images(j) * SPPIM_PANEL;
+    memset(layer->error_sum + column, 0, SPPIM_GROUP * sizeof *layer->error_sum);
+    memset(layer->error_column_nonzeros + column, 0, SPPIM_GROUP * sizeof *layer->error_column_nonzeros);
+    for (size_t b = 0; b < j->flight->n; b += 255)
+        kernels->tally_s8(layer->d + b * layer->ld + column, sppim_smaller(255, j->flight->n - b), layer->ld, SPPIM_GROUP,
+                          layer->error_sum + column, layer->error_column_nonzeros + column);
+    for (size_t c = 0; c < SPPIM_GROUP; c++)
+        work->d_lanes[column + c / SPPIM_PANEL * SPPIM_PANEL + sppim_column_lane(c % SPPIM_PANEL)] =
+            layer->error_sum[column + c];
+    kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld, work->d_quads + 2 * group * quads, quads,
+                     work->d_rows + group * padded_images(j) * SPPIM_GROUP);
+    for (size_t i = 0; layer->gc_finite && i < j->images; i++)
+        for (size_t c = 0; c < SPPIM_GROUP; c++)
+            work->d_pairs[(2 * group + c / SPPIM_PANEL) * quads + sppim_in_pairs(i, sppim_column_lane(c % SPPIM_PANEL))] =
+                layer->d[work->active[i] * layer->ld + column + c];
 }
 
-static void error_sum_task(void *context, size_t block, sppim_worker *worker)
+/* A7.4 for one input. */
+static void update_mean(const sppim_job *j, size_t k)
 {
-    const sppim_job *j = context;
-    block_sums(&j->layer->d_list, j->flight->n, block, j->layer->error_sum, worker);
-}
-
-/* A7.4 for one block of inputs. */
-static void mean_task(void *context, size_t block, sppim_worker *worker)
-{
-    const sppim_job *j = context;
     sppim_layer *layer = j->layer;
     const int64_t n = (int64_t)j->flight->n;
-    const sppim_list *list = &j->flight->x_list[j->l];
-    if (!block_sums(list, j->flight->n, block, layer->input_sum, worker))
-        return;
-    for (size_t k = block * list->block; k < sppim_smaller(layer->k, (block + 1) * list->block); k++) {
-        const int64_t twice = 512 * layer->input_sum[k] + n;
-        const int64_t batch_mean = twice >= 0 ? twice / (2 * n) : -((-twice + 2 * n - 1) / (2 * n));
-        const int64_t mean = layer->now.mean[k] + sppim_shr(batch_mean - layer->now.mean[k], 4, SPPIM_RNU);
-        layer->next.mean[k] = (int16_t)mean;
-        layer->next.m[k] = (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
-    }
+    const int64_t twice = 512 * (int64_t)j->flight->x_sum[j->l][k] + n;
+    const int64_t batch_mean = twice >= 0 ? twice / (2 * n) : -((-twice + 2 * n - 1) / (2 * n));
+    const int64_t mean = layer->now.mean[k] + sppim_shr(batch_mean - layer->now.mean[k], 4, SPPIM_RNU);
+    layer->next.mean[k] = (int16_t)mean;
+    layer->next.m[k] = (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
 }
 
-/* Adds x d to the tile, for the rows of one image and, as A7.1 has it, for the bias row. */
-static uint64_t gradient_image(const sppim_job *j, size_t b, size_t row_block, size_t column_block, int32_t *tile)
+/* Up to 64 inputs: their columns over the images with errors, the constant of the bias after the last one, and their means. */
+static void prepare_inputs(const sppim_job *j, size_t first)
 {
     const sppim_layer *layer = j->layer;
     const sppim_kernels *kernels = j->network->kernels;
-    const sppim_list *x_list = &j->flight->x_list[j->l];
-    const size_t row0 = row_block * SPPIM_TILE_ROWS, column0 = column_block * SPPIM_TILE_COLUMNS;
-    const sppim_nonzeros d = sppim_list_blocks(&layer->d_list, b, column_block, column_block + 1);
-    const uint16_t bias_index = (uint16_t)(layer->k - row0); /* relative: K itself may be 65535 */
-    const int8_t bias_value = SPPIM_BIAS_INPUT;
-    const sppim_nonzeros bias = {&bias_index, &bias_value, layer->k - row0 < SPPIM_TILE_ROWS};
-    sppim_nonzeros x = {0};
-    if (row_block < x_list->blocks)
-        x = sppim_list_blocks(x_list, b, row_block, row_block + 1);
-    if (!layer->config.gc_accumulator.bits) {
-        kernels->gradient_s8_s8(x, row0, d, column0, tile);
-        kernels->gradient_s8_s8(bias, 0, d, column0, tile);
-        return 0;
+    sppim_workspace *work = &j->network->work;
+    const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
+    if (first < layer->k)
+        kernels->transpose_s8(j->flight->x[j->l] + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
+                              work->x_columns + first * ld, ld);
+    for (size_t k = first; k < last; k++) {
+        int8_t *column = work->x_columns + k * ld;
+        int32_t sum;
+        if (k >= layer->k) {
+            memset(column, 0, padded_images(j));
+            memset(column, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
+        }
+        work->x_nonzeros[k] = (uint32_t)kernels->census_s8(column, j->images, &sum);
+        work->x_shift[k] = -SPPIM_OFFSET * sum;
+        work->m_scale[k] = k < layer->k ? -layer->now.m[k] : 0;
+        if (k < layer->k && layer->config.centred)
+            update_mean(j, k);
     }
-    return kernels->gradient_finite_s8_s8(x, row0, d, column0, layer->config.gc_accumulator, tile) +
-           kernels->gradient_finite_s8_s8(bias, 0, d, column0, layer->config.gc_accumulator, tile);
 }
 
-/* The term -m D of A7.1 for one row of the tile. */
-static uint64_t centre_row(const sppim_layer *layer, size_t k, size_t column0, size_t columns, int32_t *row)
+static void prepare_task(void *context, size_t index, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    if (index < j->layer->groups)
+        prepare_errors(j, index);
+    else
+        prepare_inputs(j, (index - j->layer->groups) * SPPIM_GROUP);
+}
+
+/* The images that have errors; returns how many non-zero inputs they have. */
+static uint64_t find_active_images(sppim_job *j)
+{
+    const size_t at = j->l * j->flight->n;
+    uint64_t nonzeros = 0;
+    j->images = 0;
+    for (size_t b = 0; b < j->flight->n; b++)
+        if (j->flight->error_nonzeros[at + b]) {
+            j->network->work.active[j->images++] = (uint16_t)b;
+            nonzeros += j->flight->input_nonzeros[at + b];
+        }
+    return nonzeros;
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+/* Rows of the weights and panels of columns. */
+typedef struct tile {
+    size_t row, rows;     /* rows a multiple of SPPIM_DEPTH */
+    size_t panel, panels;
+    sppim_scratch *scratch;
+} tile;
+
+static size_t non_zeros_of_column(const sppim_job *j, size_t k, sppim_scratch *s)
+{
+    size_t count =
+        j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images, 0, s->index,
+                                         s->value);
+    for (; count % SPPIM_DEPTH; count++) {
+        s->index[count] = 0;
+        s->value[count] = 0;
+    }
+    return count;
+}
+
+static void dense_gradient(const sppim_job *j, const tile *t)
+{
+    const sppim_workspace *work = &j->network->work;
+    const size_t terms = padded_images(j);
+    j->network->kernels->product_s8(work->x_columns + t->row * work->batch_ld, work->batch_ld, t->rows, terms / 4,
+                                    work->d_quads + t->panel * terms * SPPIM_PANEL,
+                                    (sppim_start){work->d_lanes + t->panel * SPPIM_PANEL, work->m_scale + t->row,
+                                                  work->x_shift + t->row},
+                                    t->scratch->gradient, SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
+}
+
+static void sparse_gradient(const sppim_job *j, const tile *t)
+{
+    const sppim_workspace *work = &j->network->work;
+    const size_t stride = padded_images(j) * SPPIM_GROUP, groups = sppim_ceil_div(t->panels, 2);
+    const int32_t *sums = work->d_lanes + t->panel * SPPIM_PANEL;
+    for (size_t r = 0; r < t->rows; r++) {
+        const size_t k = t->row + r, count = non_zeros_of_column(j, k, t->scratch);
+        int32_t *gradient = t->scratch->gradient + r * SPPIM_GRADIENT_COLUMNS;
+        for (size_t c = 0; c < groups * SPPIM_GROUP; c++)
+            gradient[c] = work->m_scale[k] * sums[c] + work->x_shift[k];
+        j->network->kernels->product_sparse_s8(
+            (sppim_nonzeros){.index = t->scratch->index, .value = t->scratch->value, .count = count},
+            work->d_rows + t->panel / 2 * stride, stride, groups, gradient, NULL);
+    }
+}
+
+/* The term -m D of A7.1 with a finite accumulator. */
+static uint64_t centre_row(const sppim_job *j, size_t k, const int32_t *sums, int32_t *gradient)
 {
     uint64_t changed = 0;
-    if (k == layer->k || !layer->now.m[k])
-        return 0;
-    for (size_t i = 0; i < columns; i++) {
-        const int64_t exact = row[i] - layer->now.m[k] * layer->error_sum[column0 + i];
-        const int64_t fitted = sppim_fit1(exact, layer->config.gc_accumulator);
-        row[i] = (int32_t)fitted;
-        changed += fitted != exact;
+    for (size_t lane = 0; lane < SPPIM_PANEL; lane++) {
+        const int64_t exact = gradient[lane] + (int64_t)j->network->work.m_scale[k] * sums[lane];
+        gradient[lane] = (int32_t)sppim_fit1(exact, j->layer->config.gc_accumulator);
+        changed += gradient[lane] != exact;
     }
     return changed;
 }
 
-static void update_tile(const sppim_job *j, size_t row0, size_t rows, size_t column0, size_t columns, int32_t *tile)
+/* A7.1 with an accumulator that may overflow: the images in their order, then the mean. */
+static void finite_gradient(const sppim_job *j, const tile *t)
+{
+    const sppim_workspace *work = &j->network->work;
+    const sppim_scratch *s = t->scratch;
+    uint64_t changed = 0;
+    memset(s->gradient, 0, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS * sizeof *s->gradient);
+    for (size_t r = 0; r < t->rows; r++) {
+        const size_t k = t->row + r, count = non_zeros_of_column(j, k, t->scratch);
+        for (size_t i = 0; i < count; i++)
+            s->value16[i] = s->value[i];
+        for (size_t p = 0; p < t->panels; p++) {
+            int32_t *gradient = s->gradient + r * SPPIM_GRADIENT_COLUMNS + p * SPPIM_PANEL;
+            changed += j->network->kernels->product_finite_s16(
+                (sppim_nonzeros){.index = s->index, .value16 = s->value16, .count = count},
+                work->d_pairs + (t->panel + p) * padded_images(j) * SPPIM_PANEL, j->layer->config.gc_accumulator, gradient);
+            changed += centre_row(j, k, work->d_lanes + (t->panel + p) * SPPIM_PANEL, gradient);
+        }
+    }
+    sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
+}
+
+/* ---- update ----------------------------------------------------------------------------------------------------------- */
+
+static sppim_update update_of(const sppim_job *j)
+{
+    const sppim_layer_config *c = &j->layer->config;
+    const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
+    sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0, .k1 = key.k1,
+                      .product_bits = c->product_bits, .columns = j->layer->n};
+    u.narrow = ((j->images * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
+    return u;
+}
+
+static void update_panel(const sppim_job *j, const sppim_update *u, const tile *t, size_t panel, const int32_t *gradient)
 {
     sppim_layer *layer = j->layer;
-    const sppim_layer_config *c = &layer->config;
-    const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
-    const sppim_update update = {c->update_shift + j->flight->rate_shift, c->update_round, key.k0, key.k1,
-                                 c->product_bits};
-    uint64_t changed = 0, clipped = 0;
-    for (size_t r = 0; r < rows; r++) {
-        int32_t *gradient = tile + r * SPPIM_TILE_COLUMNS;
-        const size_t at = (row0 + r) * layer->n + column0;
-        changed += centre_row(layer, row0 + r, column0, columns, gradient);
-        clipped += j->network->kernels->update_s16(layer->now.w + at, gradient, columns, (uint32_t)at, &update,
-                                                   layer->next.w + at, layer->next.v + at);
-    }
-    sppim_add_saturations(layer, SPPIM_SAT_ACC, changed);
+    const uint32_t index = (uint32_t)(t->row * layer->n + panel * SPPIM_PANEL);
+    const size_t clipped = j->network->kernels->update_s16(u, gradient, SPPIM_GRADIENT_COLUMNS, t->rows, index,
+                                                           sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
     sppim_add_saturations(layer, SPPIM_SAT_WEIGHT, clipped);
 }
+
+/* Rows whose gradient is zero keep their weights. */
+static bool nothing_to_do(const sppim_job *j, size_t row, size_t rows)
+{
+    if (!j->layer->in_place)
+        return false;
+    for (size_t k = row; k < row + rows; k++)
+        if (j->network->work.x_nonzeros[k] || j->network->work.m_scale[k])
+            return false;
+    return true;
+}
+
+/* All panels of a few rows at once: the non-zeros of a row are found once. */
+static void update_by_rows(const sppim_job *j, const sppim_update *u, tile t, size_t last)
+{
+    t.rows = SPPIM_DEPTH;
+    for (; t.row < last; t.row += t.rows) {
+        if (nothing_to_do(j, t.row, t.rows))
+            continue;
+        (j->layer->gc_finite ? finite_gradient : sparse_gradient)(j, &t);
+        for (size_t p = 0; p < t.panels; p++)
+            update_panel(j, u, &t, t.panel + p, t.scratch->gradient + p * SPPIM_PANEL);
+    }
+}
+
+/* Panel by panel: its errors stay in the first-level cache. */
+static void update_by_panels(const sppim_job *j, const sppim_update *u, tile t, size_t last)
+{
+    const size_t first = t.row;
+    for (const size_t end = t.panel + t.panels; t.panel < end; t.panel++)
+        for (t.row = first; t.row < last; t.row += SPPIM_GRADIENT_ROWS) {
+            t.rows = sppim_smaller(SPPIM_GRADIENT_ROWS, last - t.row);
+            if (nothing_to_do(j, t.row, t.rows))
+                continue;
+            dense_gradient(j, &t);
+            update_panel(j, u, &t, t.panel, t.scratch->gradient);
+        }
+}
+
+#define TASK_PANELS (SPPIM_GRADIENT_COLUMNS / SPPIM_PANEL)
 
 static void gradient_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
     const sppim_layer *layer = j->layer;
-    const size_t tiles = sppim_column_tiles(layer), column_block = index % tiles, row_block = index / tiles;
-    const size_t row0 = row_block * SPPIM_TILE_ROWS, column0 = column_block * SPPIM_TILE_COLUMNS;
-    const size_t rows = sppim_smaller(SPPIM_TILE_ROWS, layer->k + 1 - row0);
-    const size_t columns = sppim_smaller(SPPIM_TILE_COLUMNS, layer->n - column0);
-    int32_t *tile = j->network->tiles + (size_t)worker->id * SPPIM_TILE_ROWS * SPPIM_TILE_COLUMNS;
-    uint64_t changed = 0;
-    memset(tile, 0, SPPIM_TILE_ROWS * SPPIM_TILE_COLUMNS * sizeof *tile);
-    for (size_t b = 0; b < j->flight->n; b++) {
-        if (b % 128 == 127 && sppim_worker_stop(worker))
-            return;
-        changed += gradient_image(j, b, row_block, column_block, tile);
-    }
-    sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
-    update_tile(j, row0, rows, column0, columns, tile);
+    const sppim_update u = update_of(j);
+    const size_t tasks = sppim_ceil_div(layer->panels, TASK_PANELS), panel = index % tasks * TASK_PANELS;
+    const size_t row = index / tasks * j->rows, last = sppim_smaller(layer->depth, row + j->rows);
+    tile t = {.panel = panel, .panels = sppim_smaller(TASK_PANELS, layer->panels - panel),
+              .scratch = &j->network->scratch[worker->id]};
+    for (t.row = row; t.row < last && !sppim_worker_stop(worker); t.row += 4 * SPPIM_GRADIENT_ROWS)
+        (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(
+            j, &u, t, sppim_smaller(last, t.row + 4 * SPPIM_GRADIENT_ROWS));
 }
 
 /* A6.7 for one class. */
-static void score_bias_task(void *context, size_t c, sppim_worker *worker)
+static void update_score_bias(const sppim_job *j, size_t c)
 {
-    (void)worker;
-    const sppim_job *j = context;
     sppim_layer *layer = j->layer;
     int64_t sum = 0;
     for (size_t b = 0; b < j->flight->n; b++)
-        sum += layer->e[b * layer->classes + c];
+        sum += layer->e[b * layer->class_ld + c];
     sum *= (int64_t)1 << (layer->config.margin_log2 - 7);
     const int64_t exact = layer->now.score_bias[c] - sppim_shr(sum, 8, SPPIM_RNU);
     layer->next.score_bias[c] = (int32_t)sppim_sat(exact, -SPPIM_SCORE_BIAS_MAX, SPPIM_SCORE_BIAS_MAX);
     sppim_add_saturations(layer, SPPIM_SAT_WEIGHT, layer->next.score_bias[c] != exact);
 }
 
-static bool update_means(sppim_job *j)
+static void score_bias_task(void *context, size_t index, sppim_worker *worker)
 {
-    sppim_layer *layer = j->layer;
-    if (layer->config.centred)
-        return sppim_pool_run(j->network->pool, mean_task, j, j->flight->x_list[j->l].blocks);
-    memset(layer->next.mean, 0, layer->k * sizeof *layer->next.mean);
-    memset(layer->next.m, 0, layer->k);
-    return true;
+    (void)worker;
+    const sppim_job *j = context;
+    for (size_t c = index * 64; c < sppim_smaller(j->layer->classes, (index + 1) * 64); c++)
+        update_score_bias(j, c);
 }
 
-static bool update_score_bias(sppim_job *j)
+/* The update keeps the layout that the last forward read, which is up to date; in place, that includes rows it leaves alone. */
+static void choose_layout(sppim_layer *layer)
 {
-    sppim_layer *layer = j->layer;
-    if (layer->place.output)
-        return true;
-    if (layer->place.rule == SPPIM_RULE_LOCAL)
-        return sppim_pool_run(j->network->pool, score_bias_task, j, layer->classes);
-    memset(layer->next.score_bias, 0, layer->classes * sizeof *layer->next.score_bias);
-    return true;
+    layer->next.has_rows = layer->bytes && layer->skipping;
+    layer->next.has_quads = layer->bytes && !layer->skipping;
 }
 
-bool sppim_update_layer(sppim_job *job)
+/* ---- counters, and the phase ------------------------------------------------------------------------------------------ */
+
+static uint64_t nonzero_errors(const int8_t *e, size_t classes)
 {
-    sppim_pool *pool = job->network->pool;
-    const size_t tiles = sppim_ceil_div(job->layer->k + 1, SPPIM_TILE_ROWS) * sppim_column_tiles(job->layer);
-    return sppim_pool_run(pool, error_sum_task, job, job->layer->d_list.blocks) &&
-           sppim_pool_run(pool, gradient_task, job, tiles) && update_means(job) && update_score_bias(job);
+    uint64_t count = 0;
+    for (size_t c = 0; c < classes; c++)
+        count += e[c] != 0;
+    return count;
+}
+
+static uint64_t pot_done(const sppim_job *j, size_t b)
+{
+    const sppim_layer *layer = j->layer;
+    if (layer->place.output || layer->place.rule == SPPIM_RULE_BP)
+        return 0;
+    const uint64_t y = j->flight->input_nonzeros[(j->l + 1) * j->flight->n + b];
+    const uint64_t e = nonzero_errors(layer->e + b * layer->class_ld, layer->classes);
+    return y * (e + (layer->place.rule == SPPIM_RULE_LOCAL ? layer->classes : 0));
+}
+
+static void count_backward(const sppim_job *j)
+{
+    sppim_layer *layer = j->layer;
+    const size_t n = j->flight->n, at = j->l * n;
+    sppim_backward_facts facts = {.images = n, .fold_nonzeros = 1};
+    for (size_t k = 0; k < layer->k; k++)
+        facts.fold_nonzeros += layer->now.m[k] != 0;
+    for (size_t c = 0; c < layer->n; c++)
+        facts.error_sum_nonzeros += layer->error_sum[c] != 0;
+    for (size_t b = 0; b < n; b++) {
+        const uint64_t d = j->flight->error_nonzeros[at + b];
+        facts.error_nonzeros += d;
+        facts.pair_nonzeros += d * j->flight->input_nonzeros[at + b];
+        facts.pot_done += pot_done(j, b);
+    }
+    for (size_t c = 0; layer->now.column_zeros && !layer->place.first && c < layer->n; c++)
+        facts.column_gated += (uint64_t)layer->error_column_nonzeros[c] * layer->now.column_zeros[c];
+    sppim_count_backward(&layer->shape, layer->place, &facts, &layer->delta);
+}
+
+bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight)
+{
+    sppim_layer *layer = &network->layers[l];
+    sppim_job j = {.network = network, .layer = layer, .l = l, .flight = flight};
+    const uint64_t nonzeros = find_active_images(&j);
+    const size_t inputs = sppim_ceil_div(layer->depth, SPPIM_GROUP);
+    j.skip = sppim_skip_zeros(network->config.path, nonzeros, (uint64_t)j.images * layer->k, CROSSOVER_GRADIENT);
+    j.rows = sppim_round_up(sppim_smaller(192, sppim_ceil_div(layer->depth, 2)), SPPIM_GRADIENT_ROWS);
+    choose_layout(layer);
+    const size_t tasks = sppim_ceil_div(layer->depth, j.rows) * sppim_ceil_div(layer->panels, TASK_PANELS);
+    if (!sppim_pool_run(network->pool, prepare_task, &j, layer->groups + inputs) ||
+        !sppim_pool_run(network->pool, gradient_task, &j, tasks))
+        return false;
+    if (!layer->place.output && layer->place.rule == SPPIM_RULE_LOCAL &&
+        !sppim_pool_run(network->pool, score_bias_task, &j, sppim_ceil_div(layer->classes, 64)))
+        return false;
+    if (!sppim_layer_derive(network, l, &layer->next))
+        return false;
+    count_backward(&j);
+    layer->updated = true;
+    return true;
 }

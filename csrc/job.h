@@ -4,7 +4,7 @@
 
 #include "network.h"
 
-#define SPPIM_TASK_MACS ((size_t)2000000) /* about a millisecond of work between two polls */
+#define SPPIM_TASK_MACS ((size_t)8000000) /* a few milliseconds of work between two polls at the slowest level */
 
 typedef struct sppim_job {
     sppim_network *network;
@@ -12,18 +12,12 @@ typedef struct sppim_job {
     size_t l;
     sppim_flight *flight;
     sppim_state *state; /* fold.c only */
-    size_t images;      /* forward.c only: images of one task, */
-    bool dense;         /* and the kernel */
+    size_t rows;        /* of one task: images in forward.c and error.c, weight rows in gradient.c */
+    size_t images;      /* gradient.c: images with errors */
+    bool skip;          /* zeros are skipped */
 } sppim_job;
 
 static inline size_t sppim_at_least_one(size_t x) { return x ? x : 1; }
-static inline size_t sppim_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-static inline size_t sppim_smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-static inline size_t sppim_column_tiles(const sppim_layer *layer)
-{
-    return sppim_ceil_div(layer->n, SPPIM_TILE_COLUMNS);
-}
 
 static inline void sppim_add_saturations(sppim_layer *layer, int which, uint64_t count)
 {
@@ -31,9 +25,25 @@ static inline void sppim_add_saturations(sppim_layer *layer, int which, uint64_t
         atomic_fetch_add_explicit(&layer->saturations[which], count, memory_order_relaxed);
 }
 
-/* EP (A6): class errors and errors of every image, into layer->e and layer->d. */
-bool sppim_predict_errors(sppim_job *job);
-/* GC and update (A7): gradient, new weights, means and score biases, into layer->next. */
-bool sppim_update_layer(sppim_job *job);
+/* Where the update of rows row .. of a panel reads and writes. */
+static inline sppim_update_rows sppim_panel_rows(const sppim_layer *layer, const sppim_state *from, const sppim_state *to,
+                                                 size_t row, size_t panel)
+{
+    const size_t at = (panel * layer->depth + row) * SPPIM_PANEL;
+    sppim_update_rows place = {.w = from->w + at, .w_next = to->w + at, .zeros = to->zeros + panel * layer->depth + row};
+    if (to->has_quads)
+        place.quads = to->quads + at;
+    if (to->has_rows)
+        place.rows = to->rows + (panel / 2 * layer->depth + row) * SPPIM_GROUP + panel % 2 * SPPIM_PANEL;
+    if (to->pairs != to->w)
+        place.pairs = to->pairs ? to->pairs + at : NULL;
+    return place;
+}
+
+/* Whether skipping zeros pays: measured crossover of each product (docs/kernels.md). */
+static inline bool sppim_skip_zeros(int path, uint64_t nonzeros, uint64_t values, unsigned crossover_percent)
+{
+    return path == SPPIM_PATH_AUTO ? 100 * nonzeros < crossover_percent * values : path == SPPIM_PATH_SPARSE;
+}
 
 #endif

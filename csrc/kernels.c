@@ -9,10 +9,24 @@
 static bool always(void) { return true; }
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+
 static bool has_avx2(void)
 {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vbmi2");
 }
 #endif
 
@@ -23,8 +37,9 @@ static const struct {
     void (*install)(sppim_kernels *table);
 } levels[] = {
     {"ref", always, sppim_kernels_install_ref},
-#if defined(__x86_64__) && defined(__GNUC__)
-    {"avx2", has_avx2, sppim_kernels_install_avx2},
+#ifdef X86
+    {"avx512", has_avx512, sppim_kernels_install_avx512},
+    {"vnni", has_vnni, sppim_kernels_install_vnni},
 #endif
 };
 

@@ -86,22 +86,28 @@ static sppim_status check_config(const sppim_network_config *config, const sppim
 
 /* ---- creation -------------------------------------------------------------------------------------------- */
 
-static bool take_list(sppim_network *network, size_t rows, size_t width, size_t block, sppim_list *list)
+/* A network whose update is this short works on its weights in place, uninterrupted (sppim_layer.in_place). */
+#define IN_PLACE_MACS ((size_t)1 << 26)
+
+static bool take_weights(sppim_network *network, const sppim_layer *layer, sppim_state *s)
 {
-    list->width = width;
-    list->block = block;
-    list->blocks = (width + block - 1) / block;
-    return TAKE(network, list->index, rows * width) && TAKE(network, list->value, rows * width) &&
-           TAKE(network, list->offset, rows * (list->blocks + 1));
+    const size_t cells = layer->panels * layer->depth;
+    if (!TAKE(network, s->w, cells * SPPIM_PANEL) || !TAKE(network, s->zeros, cells))
+        return false;
+    if (layer->bytes)
+        return TAKE(network, s->quads, cells * SPPIM_PANEL) &&
+               TAKE(network, s->rows, layer->groups * layer->depth * SPPIM_GROUP);
+    s->pairs = s->w;
+    return layer->config.product_bits == 16 || TAKE(network, s->pairs, cells * SPPIM_PANEL);
 }
 
+/* What a network keeps twice whatever its size. */
 static bool take_state(sppim_network *network, const sppim_layer *layer, sppim_state *s)
 {
-    const size_t words = (layer->k + 1) * layer->n;
     const bool hidden = !layer->place.output, bp = layer->place.rule == SPPIM_RULE_BP;
-    return TAKE(network, s->w, words) && TAKE(network, s->v, words) && TAKE(network, s->mean, layer->k) &&
-           TAKE(network, s->m, layer->k) && (!hidden || TAKE(network, s->score_bias, layer->classes)) &&
-           TAKE(network, s->start, layer->n) && TAKE(network, s->row_zeros, layer->k + 1) &&
+    return TAKE(network, s->mean, layer->k) && TAKE(network, s->m, layer->k) &&
+           (!hidden || TAKE(network, s->score_bias, layer->classes)) && TAKE(network, s->start, layer->ld) &&
+           TAKE(network, s->start_lanes, layer->ld) && TAKE(network, s->row_zeros, layer->k + 1) &&
            (!bp || TAKE(network, s->column_zeros, layer->n));
 }
 
@@ -109,14 +115,14 @@ static bool take_flight(sppim_network *network, sppim_flight *flight)
 {
     const size_t batch = (size_t)network->config.batch, layers = network->layer_count;
     if (!TAKE(network, flight->labels, batch) || !TAKE(network, flight->x, layers) ||
-        !TAKE(network, flight->x_list, layers) || !TAKE(network, flight->scores, batch * network->classes) ||
-        !TAKE(network, flight->input_nonzeros, batch * layers) ||
-        !TAKE(network, flight->error_nonzeros, batch * layers))
+        !TAKE(network, flight->x_shift, layers) || !TAKE(network, flight->x_sum, layers) ||
+        !TAKE(network, flight->scores, batch * network->classes) ||
+        !TAKE(network, flight->input_nonzeros, batch * layers) || !TAKE(network, flight->error_nonzeros, batch * layers))
         return false;
     for (size_t l = 0; l < layers; l++) {
-        const size_t k = network->layers[l].k;
-        if (!TAKE(network, flight->x[l], batch * k) ||
-            !take_list(network, batch, k, SPPIM_TILE_ROWS, &flight->x_list[l]))
+        const size_t ld = sppim_input_ld(&network->layers[l]);
+        if (!TAKE(network, flight->x[l], batch * ld) || !TAKE(network, flight->x_shift[l], batch) ||
+            !TAKE(network, flight->x_sum[l], ld))
             return false;
     }
     return true;
@@ -125,13 +131,67 @@ static bool take_flight(sppim_network *network, sppim_flight *flight)
 static bool take_layer(sppim_network *network, sppim_layer *layer)
 {
     const size_t batch = (size_t)network->config.batch;
-    const bool hidden = !layer->place.output;
-    return take_state(network, layer, &layer->now) && take_state(network, layer, &layer->next) &&
-           (!hidden || (TAKE(network, layer->codes, layer->classes * layer->n) &&
-                        TAKE(network, layer->e, batch * layer->classes))) &&
-           TAKE(network, layer->d, batch * layer->n) &&
-           take_list(network, batch, layer->n, SPPIM_TILE_COLUMNS, &layer->d_list) &&
-           TAKE(network, layer->input_sum, layer->k) && TAKE(network, layer->error_sum, layer->n);
+    if (!take_weights(network, layer, &layer->now) || !take_state(network, layer, &layer->now))
+        return false;
+    layer->next = layer->now;
+    if ((!layer->in_place && !take_weights(network, layer, &layer->next)) || !take_state(network, layer, &layer->next) ||
+        !TAKE(network, layer->d, batch * layer->ld) ||
+        !TAKE(network, layer->column_nonzeros, sppim_input_ld(layer)) || !TAKE(network, layer->error_sum, layer->ld) ||
+        !TAKE(network, layer->error_column_nonzeros, layer->ld))
+        return false;
+    const size_t class_panels = sppim_ceil_div(layer->classes, SPPIM_PANEL);
+    return layer->place.output ||
+           (TAKE(network, layer->codes, layer->classes * layer->n) && TAKE(network, layer->e, batch * layer->class_ld) &&
+            TAKE(network, layer->project, class_panels * sppim_round_up(layer->n, SPPIM_DEPTH) * SPPIM_PANEL) &&
+            TAKE(network, layer->back_project, layer->panels * sppim_round_up(layer->classes, SPPIM_DEPTH) * SPPIM_PANEL));
+}
+
+/* The largest that any layer needs of each. */
+typedef struct extent {
+    size_t inputs, depth, outputs, wide;
+} extent;
+
+static extent measure(const sppim_network *network)
+{
+    extent e = {0};
+    for (size_t l = 0; l < network->layer_count; l++) {
+        const sppim_layer *layer = &network->layers[l];
+        e.inputs = sppim_larger(e.inputs, sppim_input_ld(layer));
+        e.depth = sppim_larger(e.depth, sppim_round_up(layer->depth, SPPIM_GROUP));
+        e.outputs = sppim_larger(e.outputs, layer->ld);
+        e.wide |= !layer->bytes;
+    }
+    return e;
+}
+
+static bool take_workspace(sppim_network *network, extent e, sppim_workspace *w)
+{
+    const size_t batch = sppim_round_up((size_t)network->config.batch, SPPIM_DEPTH);
+    w->batch_ld = sppim_round_up(batch, SPPIM_GROUP);
+    w->list.ld = e.depth + e.depth / 16 + 128; /* room for the padding of every block */
+    return TAKE(network, w->list.index, batch * w->list.ld) && TAKE(network, w->list.value, batch * w->list.ld) &&
+           TAKE(network, w->list.offset, batch * (e.inputs / SPPIM_GROUP + 1)) &&
+           (!e.wide || (TAKE(network, w->list.value16, batch * w->list.ld) && TAKE(network, w->x16, batch * e.inputs))) &&
+           TAKE(network, w->x_columns, e.depth * w->batch_ld) && TAKE(network, w->x_shift, e.depth) &&
+           TAKE(network, w->x_nonzeros, e.depth) && TAKE(network, w->m_scale, e.depth) &&
+           TAKE(network, w->active, batch) && TAKE(network, w->d_quads, batch * e.outputs) &&
+           TAKE(network, w->d_rows, batch * e.outputs) && TAKE(network, w->d_pairs, batch * e.outputs) &&
+           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->fold, e.depth) && TAKE(network, w->fold16, e.depth);
+}
+
+static bool take_scratch(sppim_network *network, sppim_scratch *s)
+{
+    const size_t batch = network->work.batch_ld + SPPIM_GROUP;
+    return TAKE(network, s->sums, SPPIM_BLOCK_ROWS * SPPIM_GROUP) && TAKE(network, s->wide, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
+           TAKE(network, s->gradient, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS) && TAKE(network, s->index, batch) &&
+           TAKE(network, s->value, batch) && TAKE(network, s->value16, batch);
+}
+
+/* Whether the accumulator cannot overflow in the product (A5.4): it starts at |S| <= h (128 K + 64) and adds K terms. */
+static bool product_fits(const sppim_layer_config *c)
+{
+    const int64_t largest = ((int64_t)1 << (c->product_bits - 1)) - 1;
+    return largest * (256 * (int64_t)c->inputs + SPPIM_BIAS_INPUT) < (int64_t)1 << (c->fp_accumulator.bits - 1);
 }
 
 static void describe_layer(sppim_network *network, size_t l, const sppim_layer_config *config)
@@ -142,6 +202,14 @@ static void describe_layer(sppim_network *network, size_t l, const sppim_layer_c
     layer->n = (size_t)config->outputs;
     layer->classes = network->classes;
     layer->place = (sppim_place){network->config.rule, l == 0, l == network->layer_count - 1};
+    layer->panels = sppim_ceil_div(layer->n, SPPIM_PANEL);
+    layer->groups = sppim_ceil_div(layer->n, SPPIM_GROUP);
+    layer->depth = sppim_round_up(layer->k + 1, SPPIM_DEPTH);
+    layer->ld = sppim_round_up(layer->n, SPPIM_GROUP);
+    layer->class_ld = sppim_round_up(layer->classes, SPPIM_GROUP);
+    layer->fp_finite = config->fp_accumulator.bits && !product_fits(config);
+    layer->gc_finite = config->gc_accumulator.bits != 0;
+    layer->bytes = config->product_bits <= 8 && !layer->fp_finite;
     layer->shape = (sppim_shape){.struct_size = sizeof layer->shape,
                                  .rows = config->inputs,
                                  .columns = config->outputs,
@@ -156,18 +224,45 @@ static void describe_layer(sppim_network *network, size_t l, const sppim_layer_c
                                  .macros = 1};
 }
 
-/* A5.1, A4.3 */
+/* A4.3, and the matrix as operands of both ways. */
+static void draw_codes(const sppim_network *network, sppim_layer *layer, size_t l)
+{
+    const sppim_key key = sppim_key_make(network->config.seed, SPPIM_STREAM_LEPU, l, 0);
+    const size_t project_depth = sppim_round_up(layer->n, SPPIM_DEPTH);
+    const size_t back_depth = sppim_round_up(layer->classes, SPPIM_DEPTH);
+    for (size_t c = 0; c < layer->classes; c++)
+        for (size_t n = 0; n < layer->n; n++) {
+            const size_t i = c * layer->n + n;
+            layer->codes[i] = sppim_pot_code(sppim_draw16_1(key, (uint32_t)i), layer->config.pot_levels);
+            const uint8_t stored = (uint8_t)(sppim_pot_mac1(0, 1, layer->codes[i]) + SPPIM_OFFSET);
+            layer->project[c / SPPIM_PANEL * project_depth * SPPIM_PANEL +
+                           sppim_in_quads(n, sppim_column_lane(c % SPPIM_PANEL))] = stored;
+            layer->back_project[n / SPPIM_PANEL * back_depth * SPPIM_PANEL +
+                                sppim_in_quads(c, sppim_column_lane(n % SPPIM_PANEL))] = stored;
+        }
+}
+
+/* A5.1 */
 static void draw_layer(sppim_network *network, size_t l)
 {
     sppim_layer *layer = &network->layers[l];
     const int64_t bound = layer->config.init_bound;
-    const sppim_key weights = sppim_key_make(network->config.seed, SPPIM_STREAM_WEIGHTS, l, 0);
-    const sppim_key codes = sppim_key_make(network->config.seed, SPPIM_STREAM_LEPU, l, 0);
-    for (size_t i = 0; i < layer->k * layer->n; i++)
-        layer->now.w[i] = (int16_t)((((2 * bound + 1) * sppim_draw16_1(weights, (uint32_t)i)) >> 16) - bound);
+    const sppim_key key = sppim_key_make(network->config.seed, SPPIM_STREAM_WEIGHTS, l, 0);
+    for (size_t k = 0; k < layer->k; k++)
+        for (size_t n = 0; n < layer->n; n++)
+            layer->now.w[sppim_pair_place(layer, k, n)] =
+                (int16_t)((((2 * bound + 1) * sppim_draw16_1(key, (uint32_t)(k * layer->n + n))) >> 16) - bound);
     if (layer->codes)
-        for (size_t i = 0; i < layer->classes * layer->n; i++)
-            layer->codes[i] = sppim_pot_code(sppim_draw16_1(codes, (uint32_t)i), layer->config.pot_levels);
+        draw_codes(network, layer, l);
+}
+
+/* MACs of the gradient of a full batch. */
+static size_t gradient_macs(const sppim_network *network)
+{
+    size_t weights = 0;
+    for (size_t l = 0; l < network->layer_count; l++)
+        weights += network->layers[l].k * network->layers[l].n;
+    return weights * (size_t)network->config.batch;
 }
 
 static size_t ring_depth(const sppim_network_config *config, size_t layers)
@@ -182,17 +277,26 @@ static bool build(sppim_network *network, const sppim_layer_config *layers)
     network->pool = sppim_pool_create(config->threads);
     if (!network->pool || !TAKE(network, network->layers, network->layer_count) ||
         !TAKE(network, network->flights, network->depth) ||
-        !TAKE(network, network->tiles, (size_t)config->threads * SPPIM_TILE_ROWS * SPPIM_TILE_COLUMNS))
+        !TAKE(network, network->scratch, (size_t)config->threads))
         return false;
-    for (size_t l = 0; l < network->layer_count; l++) {
+    for (size_t l = 0; l < network->layer_count; l++)
         describe_layer(network, l, &layers[l]);
+    const bool in_place = gradient_macs(network) <= IN_PLACE_MACS;
+    for (size_t l = 0; l < network->layer_count; l++) {
+        network->layers[l].in_place = in_place;
         if (!take_layer(network, &network->layers[l]))
             return false;
     }
     for (size_t i = 0; i < network->depth; i++)
         if (!take_flight(network, &network->flights[i]))
             return false;
-    return take_flight(network, &network->evaluation);
+    if (!take_flight(network, &network->evaluation) ||
+        !take_workspace(network, measure(network), &network->work))
+        return false;
+    for (size_t i = 0; i < (size_t)config->threads; i++)
+        if (!take_scratch(network, &network->scratch[i]))
+            return false;
+    return true;
 }
 
 sppim_status sppim_network_create(const sppim_network_config *config, const sppim_layer_config *layers,

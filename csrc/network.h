@@ -6,40 +6,34 @@
 #include <stdbool.h>
 
 #include "count.h"
+#include "fixed.h"
 #include "kernels.h"
 #include "pool.h"
 
-/* Non-zeros of the rows of a matrix [n][width], with the place where each block of `block` columns starts. */
-typedef struct sppim_list {
-    uint16_t *index;
-    int8_t *value;
-    uint32_t *offset; /* [n][blocks + 1] */
-    size_t width, block, blocks;
-} sppim_list;
-
-/* Non-zeros of row `row` in the blocks first .. last-1. */
-static inline sppim_nonzeros sppim_list_blocks(const sppim_list *list, size_t row, size_t first, size_t last)
-{
-    const uint32_t *offset = list->offset + row * (list->blocks + 1);
-    const size_t start = row * list->width + offset[first];
-    return (sppim_nonzeros){list->index + start, list->value + start, offset[last] - offset[first]};
-}
-
-static inline sppim_nonzeros sppim_list_row(const sppim_list *list, size_t row)
-{
-    return sppim_list_blocks(list, row, 0, list->blocks);
-}
-
-/* State of a layer between two ticks (A8), and what follows from it. */
+/* State of a layer between two ticks (A8), and what follows from it. Weights lie in panels (panel.h). */
 typedef struct sppim_state {
-    int16_t *w, *v;         /* [K + 1][N] */
+    int16_t *w;             /* pairs */
+    int16_t *pairs;         /* product weights as pairs (w itself at 16 bits), as quads, as rows; null: of no use here */
+    uint8_t *quads, *rows;
+    bool has_quads, has_rows; /* which of the two follow from w now */
+    uint8_t *zeros;         /* [panels][depth], zero product weights of a panel's row */
     int16_t *mean;          /* [K], M */
     int8_t *m;              /* [K] */
     int32_t *score_bias;    /* [C], hidden layers */
     int64_t *start;         /* [N], S */
+    int32_t *start_lanes;   /* S by panel and lane, modulo 2^32 */
     uint32_t *row_zeros;    /* [K + 1], zeros of V's rows */
     uint32_t *column_zeros; /* [N], of V's columns, rows 0 .. K-1; rule bp */
 } sppim_state;
+
+/* Non-zeros of the rows of a batch, cut into blocks of input rows; each block's list is padded to a multiple of 4. */
+typedef struct sppim_list {
+    uint16_t *index;
+    int8_t *value;
+    int16_t *value16;
+    uint32_t *offset; /* [n][blocks + 1] */
+    size_t ld, block, blocks;
+} sppim_list;
 
 enum { SPPIM_SAT_ACC, SPPIM_SAT_ACTIVATION, SPPIM_SAT_ERROR, SPPIM_SAT_DELTA, SPPIM_SAT_WEIGHT, SPPIM_SATS };
 
@@ -48,14 +42,24 @@ typedef struct sppim_layer {
     sppim_shape shape;
     sppim_place place;
     size_t k, n, classes;
+    size_t panels, groups; /* of N columns */
+    size_t depth;          /* K + 1 rounded up to SPPIM_DEPTH */
+    size_t ld;             /* distance of two images in arrays of this layer's errors: N rounded up to 64 */
+    bool bytes;            /* 8-bit products: quads and rows */
+    bool fp_finite, gc_finite; /* the accumulators can overflow (A1.6) */
+    bool in_place;         /* next's weights are now's: the update is too short to be interrupted */
+    bool skipping;         /* the last forward skipped zeros: the update keeps rows instead of quads */
     sppim_state now, next; /* read in a tick; written in a tick, taken over at its end */
     bool updated;          /* next is to be taken over */
     uint8_t *codes;        /* [C][N], hidden layers */
-    int8_t *e;             /* [batch][C] class errors */
-    int8_t *d;             /* [batch][N] errors */
-    sppim_list d_list;
-    int64_t *input_sum;    /* [K] X */
-    int64_t *error_sum;    /* [N] D */
+    uint8_t *project;      /* R transposed, quads: panels of C columns, N deep */
+    uint8_t *back_project; /* R, quads: panels of N columns, C deep */
+    int8_t *e;             /* [batch][class_ld] class errors */
+    size_t class_ld;
+    int8_t *d;             /* [batch][ld] errors */
+    uint32_t *column_nonzeros; /* [K rounded up to 64], of the batch in FP */
+    int32_t *error_sum;    /* [ld] D */
+    uint32_t *error_column_nonzeros; /* [ld] */
     atomic_uint_fast64_t saturations[SPPIM_SATS];
     sppim_counters counters, delta; /* since creation; of this tick */
 } sppim_layer;
@@ -67,11 +71,43 @@ typedef struct sppim_flight {
     size_t n;
     int rate_shift;
     int32_t *labels;
-    int8_t **x;         /* [layers]: the layer's inputs [batch][K] */
-    sppim_list *x_list; /* [layers] */
+    int8_t **x;         /* [layers]: the layer's inputs [batch][x_ld], zeros beyond K */
+    int32_t **x_shift;  /* [layers]: [batch] -128 times an image's sum (sppim_start) */
+    int32_t **x_sum;    /* [layers]: [x_ld] X */
     int64_t *scores;    /* [batch][C] */
     uint32_t *input_nonzeros, *error_nonzeros; /* [layers][n] */
 } sppim_flight;
+
+/* What one thread needs for itself. */
+typedef struct sppim_scratch {
+    int32_t *sums;     /* [SPPIM_BLOCK_ROWS][SPPIM_GROUP] */
+    int64_t *wide;     /* the same in 64 bits */
+    int32_t *gradient; /* [SPPIM_GRADIENT_ROWS][SPPIM_GRADIENT_COLUMNS] */
+    uint16_t *index;   /* [batch + 64], the non-zeros of one input over the batch */
+    int8_t *value;
+    int16_t *value16;
+} sppim_scratch;
+
+#define SPPIM_BLOCK_ROWS ((size_t)64)
+#define SPPIM_GRADIENT_ROWS ((size_t)12)
+#define SPPIM_GRADIENT_COLUMNS ((size_t)256)
+
+/* What the phases of a layer leave to each other within a tick; as large as the largest layer needs. */
+typedef struct sppim_workspace {
+    sppim_list list;      /* FP */
+    int16_t *x16;         /* FP: inputs as 16-bit words */
+    int8_t *x_columns;    /* GC: inputs by column [K + 1 ..][batch_ld] of the images with errors, */
+    int32_t *x_shift;     /* -128 times the sum of each column, */
+    uint32_t *x_nonzeros; /* its non-zeros */
+    uint16_t *active;     /* [batch] images with errors */
+    uint8_t *d_quads, *d_rows; /* their errors, packed */
+    int16_t *d_pairs;
+    int32_t *d_lanes;     /* D by panel and lane */
+    int32_t *m_scale;     /* -m of each row */
+    int8_t *fold;         /* (m, -64) */
+    int16_t *fold16;
+    size_t batch_ld;
+} sppim_workspace;
 
 struct sppim_network {
     sppim_network_config config;
@@ -83,21 +119,48 @@ struct sppim_network {
     sppim_flight *flights; /* ring: the batch of tick T in T % depth */
     size_t depth;
     sppim_flight evaluation;
-    int32_t *tiles;        /* [threads][SPPIM_TILE_ROWS][SPPIM_TILE_COLUMNS] gradients */
+    sppim_workspace work;
+    sppim_scratch *scratch; /* [threads] */
+
+
     uint64_t ticks, batches;
     atomic_flag busy;
 };
 
+static inline size_t sppim_input_ld(const sppim_layer *layer) { return sppim_round_up(layer->k, SPPIM_GROUP); }
+
+/* Element of the layouts "pairs" and "quads" of a layer: row k, column n. */
+static inline size_t sppim_pair_place(const sppim_layer *layer, size_t k, size_t n)
+{
+    return n / SPPIM_PANEL * layer->depth * SPPIM_PANEL + sppim_in_pairs(k, sppim_column_lane(n % SPPIM_PANEL));
+}
+
+/* V of a state, whatever layouts it has. */
+static inline int sppim_product_weight_at(const sppim_layer *layer, const sppim_state *s, size_t k, size_t n)
+{
+    return (int)sppim_product_weight(s->w[sppim_pair_place(layer, k, n)], layer->config.product_bits);
+}
+
+/* How many pairs of 16-bit products an s32 sum is exact for: |x| <= 128, |v| <= 2^(bits-1) - 1. */
+static inline size_t sppim_exact_steps(const sppim_layer *layer)
+{
+    return (size_t)INT32_MAX / (2 * (((size_t)128 << (layer->config.product_bits - 1)) - 128));
+}
+
 /* Each returns false if interrupted. */
 
-/* Non-zeros of x into list, n rows of `width`. */
-bool sppim_compress(sppim_network *network, const int8_t *x, size_t n, sppim_list *list);
-/* FP of a layer (A5): reads flight->x[l], writes flight->x[l + 1] and its list, or flight->scores. */
+/* Facts about x[l] of a flight: sums and non-zeros by image. */
+bool sppim_survey_inputs(sppim_network *network, size_t l, sppim_flight *flight);
+/* FP of a layer (A5): reads flight->x[l], writes flight->x[l + 1] and its facts, or flight->scores. */
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight);
-/* EP, GC and update of a layer (A6, A7) into layer->next. The layers above have had theirs in this tick. */
-bool sppim_layer_backward(sppim_network *network, size_t l, sppim_flight *flight);
+/* EP of a layer (A6) into layer->e and layer->d. The layers above have had theirs in this tick. */
+bool sppim_layer_errors(sppim_network *network, size_t l, sppim_flight *flight);
+/* GC and update of a layer (A7) into layer->next. No layer reads the weights of another any more in this tick. */
+bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight);
 /* S and the zero counts of a state from its V and m. */
 bool sppim_layer_derive(sppim_network *network, size_t l, sppim_state *state);
+/* Quads or rows of the present state, if it lacks them. */
+bool sppim_layer_repack(sppim_network *network, size_t l, bool rows);
 /* V, m, S and the zero counts of the present state from its W and M; not interruptible. */
 void sppim_layer_complete(sppim_network *network, size_t l);
 

@@ -74,6 +74,21 @@ sppim_status sppim_network_tensor_size(const sppim_network *network, size_t laye
     return SPPIM_OK;
 }
 
+/* Weights leave and enter by rows, whatever their layout is inside. */
+static void copy_weights(const sppim_layer *layer, int16_t *out)
+{
+    for (size_t k = 0; k <= layer->k; k++)
+        for (size_t n = 0; n < layer->n; n++)
+            out[k * layer->n + n] = layer->now.w[sppim_pair_place(layer, k, n)];
+}
+
+static void replace_weights(const sppim_layer *layer, const int16_t *values)
+{
+    for (size_t k = 0; k <= layer->k; k++)
+        for (size_t n = 0; n < layer->n; n++)
+            layer->now.w[sppim_pair_place(layer, k, n)] = values[k * layer->n + n];
+}
+
 sppim_status sppim_network_get(const sppim_network *network, size_t layer, int32_t tensor, void *out)
 {
     tensor_view view;
@@ -82,7 +97,9 @@ sppim_status sppim_network_get(const sppim_network *network, size_t layer, int32
         return status;
     if (view.count && !out)
         return SPPIM_ERROR_NULL;
-    if (view.count)
+    if (tensor == SPPIM_WEIGHTS)
+        copy_weights(&network->layers[layer], out);
+    else if (view.count)
         memcpy(out, view.data, view.count * view.item_size);
     return SPPIM_OK;
 }
@@ -109,7 +126,9 @@ sppim_status sppim_network_set(sppim_network *network, size_t layer, int32_t ten
         return SPPIM_ERROR_RANGE;
     if (sppim_network_in_flight(network) || atomic_flag_test_and_set(&network->busy))
         return SPPIM_ERROR_BUSY;
-    if (view.count)
+    if (tensor == SPPIM_WEIGHTS)
+        replace_weights(&network->layers[layer], values);
+    else if (view.count)
         memcpy(view.data, values, view.count * view.item_size);
     sppim_layer_complete(network, layer);
     atomic_flag_clear(&network->busy);

@@ -25,6 +25,15 @@ static bool take_labels(const sppim_network *network, const int32_t *labels, siz
     return true;
 }
 
+/* Copies images into rows of x[0]; what lies beyond the inputs stays zero. */
+static void take_images(const sppim_network *network, const int8_t *x, size_t n, sppim_flight *flight)
+{
+    const size_t k = network->layers[0].k, ld = sppim_input_ld(&network->layers[0]);
+    flight->n = n;
+    for (size_t b = 0; b < n; b++)
+        memcpy(flight->x[0] + b * ld, x + b * k, k);
+}
+
 /* A batch, its labels already taken, or an empty place. */
 static bool enter(sppim_network *network, sppim_flight *flight, const int8_t *x, size_t n, int rate_shift)
 {
@@ -32,10 +41,9 @@ static bool enter(sppim_network *network, sppim_flight *flight, const int8_t *x,
     if (!n)
         return true;
     flight->batch = network->batches;
-    flight->n = n;
     flight->rate_shift = rate_shift;
-    memcpy(flight->x[0], x, n * network->layers[0].k);
-    return sppim_compress(network, flight->x[0], n, &flight->x_list[0]);
+    take_images(network, x, n, flight);
+    return sppim_survey_inputs(network, 0, flight);
 }
 
 /* Ages of the batches on which layer l works in this tick (A8.1, A8.2). */
@@ -50,33 +58,29 @@ static size_t backward_age(const sppim_network *network, size_t l)
     return forward_age(network, seen) + (size_t)network->config.staleness;
 }
 
-static bool forward(sppim_network *network, size_t l)
-{
-    sppim_flight *flight = flight_of_age(network, forward_age(network, l));
-    return !flight || sppim_layer_forward(network, l, flight);
-}
-
-static bool backward(sppim_network *network, size_t l)
-{
-    sppim_flight *flight = flight_of_age(network, backward_age(network, l));
-    return !flight || sppim_layer_backward(network, l, flight);
-}
-
+/* FP of all layers, then EP, then GC and update: only the last changes weights, and then only a layer's own. The order of the
+ * layers follows the data: an image goes up, an error comes down. */
 static bool work(sppim_network *network)
 {
     const size_t count = network->layer_count;
-    if (network->config.execution == SPPIM_PIPELINED) {
-        for (size_t l = count; l-- > 0;)
-            if (!forward(network, l) || !backward(network, l))
-                return false;
-        return true;
+    for (size_t i = 0; i < count; i++) {
+        const size_t l = network->config.execution == SPPIM_PIPELINED ? count - 1 - i : i;
+        sppim_flight *flight = flight_of_age(network, forward_age(network, l));
+        if (flight && !sppim_layer_forward(network, l, flight))
+            return false;
     }
-    for (size_t l = 0; l < count; l++)
-        if (!forward(network, l))
+    for (size_t l = count; l-- > 0;) {
+        sppim_flight *flight = flight_of_age(network, backward_age(network, l));
+        if (flight && !sppim_layer_errors(network, l, flight))
             return false;
-    for (size_t l = count; l-- > 0;)
-        if (!backward(network, l))
+    }
+    if (network->layers[0].in_place) /* from here on there is no way back */
+        sppim_pool_set_poll(network->pool, NULL, NULL);
+    for (size_t l = 0; l < count; l++) {
+        sppim_flight *flight = flight_of_age(network, backward_age(network, l));
+        if (flight && !sppim_layer_update(network, l, flight))
             return false;
+    }
     return true;
 }
 
@@ -170,9 +174,8 @@ size_t sppim_network_in_flight(const sppim_network *network)
 static bool score_batch(sppim_network *network, const int8_t *x, size_t n, int64_t *scores)
 {
     sppim_flight *flight = &network->evaluation;
-    flight->n = n;
-    memcpy(flight->x[0], x, n * network->layers[0].k);
-    if (!sppim_compress(network, flight->x[0], n, &flight->x_list[0]))
+    take_images(network, x, n, flight);
+    if (!sppim_survey_inputs(network, 0, flight))
         return false;
     for (size_t l = 0; l < network->layer_count; l++)
         if (!sppim_layer_forward(network, l, flight))

@@ -1,0 +1,661 @@
+/* The kernels of both AVX-512 levels. The including file has defined, for its level,
+ *   FUNCTION, INLINE  function attributes with the target
+ *   LEVEL(name)       the name of a kernel
+ *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane */
+#include <immintrin.h>
+
+#include "../fixed.h"
+#include "../kernels.h"
+
+#define TILE_ROWS 12 /* rows whose sums stay in registers: 24 of the 32, beside two of weights and one of operands */
+
+/* Two vectors of a panel, by lane, to its columns 0..15 and 16..31; also the step from four vectors of interleaved bytes to
+ * lanes. */
+INLINE __m512i first_half(__m512i a, __m512i b)
+{
+    return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), b);
+}
+
+INLINE __m512i second_half(__m512i a, __m512i b)
+{
+    return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b);
+}
+
+INLINE void store_sums(__m512i v0, __m512i v1, int32_t *out, int order)
+{
+    _mm512_storeu_si512(out, order == SPPIM_LANES ? v0 : first_half(v0, v1));
+    _mm512_storeu_si512(out + 16, order == SPPIM_LANES ? v1 : second_half(v0, v1));
+}
+
+/* Four bytes, or two words, of an operand in every lane. */
+INLINE __m512i broadcast(const void *x)
+{
+    int32_t both;
+    __builtin_memcpy(&both, x, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+
+/* ---- dense products ---------------------------------------------------------------------------------------------- */
+
+INLINE void begin_sums(sppim_start start, int rows, size_t r0, __m512i acc[][2])
+{
+    for (int v = 0; v < 2; v++) {
+        const __m512i column = start.column ? _mm512_loadu_si512(start.column + 16 * v) : _mm512_setzero_si512();
+        for (int r = 0; r < rows; r++) {
+            const size_t row = r0 + (size_t)r;
+            acc[r][v] = start.scale ? _mm512_mullo_epi32(column, _mm512_set1_epi32(start.scale[row])) : column;
+            if (start.shift)
+                acc[r][v] = _mm512_add_epi32(acc[r][v], _mm512_set1_epi32(start.shift[row]));
+        }
+    }
+}
+
+/* rows is a constant wherever this is inlined, so that acc lives in registers. */
+INLINE void tile_s8(const int8_t *x, size_t ld, int rows, size_t steps, const uint8_t *quads, __m512i acc[][2])
+{
+    for (size_t s = 0; s < steps; s++) {
+        const __m512i w0 = _mm512_loadu_si512(quads + 128 * s), w1 = _mm512_loadu_si512(quads + 128 * s + 64);
+        for (int r = 0; r < rows; r++) {
+            const __m512i operand = broadcast(x + (size_t)r * ld + 4 * s);
+            DOT8(acc[r][0], w0, operand);
+            DOT8(acc[r][1], w1, operand);
+        }
+    }
+}
+
+INLINE void tile_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, __m512i acc[][2])
+{
+    for (size_t s = 0; s < steps; s++) {
+        const __m512i w0 = _mm512_loadu_si512(pairs + 64 * s), w1 = _mm512_loadu_si512(pairs + 64 * s + 32);
+        for (int r = 0; r < rows; r++) {
+            const __m512i operand = broadcast(x + (size_t)r * ld + 2 * s);
+            DOT16(acc[r][0], w0, operand);
+            DOT16(acc[r][1], w1, operand);
+        }
+    }
+}
+
+/* One row leaves no other independent sums than those of different steps: four sets of them hide the latency. */
+INLINE void row_s8(const int8_t *x, size_t steps, const uint8_t *quads, __m512i acc[][2])
+{
+    __m512i part[4][2];
+    for (int i = 0; i < 4; i++)
+        part[i][0] = part[i][1] = _mm512_setzero_si512();
+    size_t s = 0;
+    for (; s + 4 <= steps; s += 4)
+        for (size_t i = 0; i < 4; i++)
+            tile_s8(x + 4 * (s + i), 0, 1, 1, quads + 128 * (s + i), part + i);
+    tile_s8(x + 4 * s, 0, 1, steps - s, quads + 128 * s, part);
+    for (int v = 0; v < 2; v++)
+        acc[0][v] = _mm512_add_epi32(_mm512_add_epi32(acc[0][v], part[0][v]),
+                                     _mm512_add_epi32(_mm512_add_epi32(part[1][v], part[2][v]), part[3][v]));
+}
+
+INLINE void row_s16(const int16_t *x, size_t steps, const int16_t *pairs, __m512i acc[][2])
+{
+    __m512i part[4][2];
+    for (int i = 0; i < 4; i++)
+        part[i][0] = part[i][1] = _mm512_setzero_si512();
+    size_t s = 0;
+    for (; s + 4 <= steps; s += 4)
+        for (size_t i = 0; i < 4; i++)
+            tile_s16(x + 2 * (s + i), 0, 1, 1, pairs + 64 * (s + i), part + i);
+    tile_s16(x + 2 * s, 0, 1, steps - s, pairs + 64 * s, part);
+    for (int v = 0; v < 2; v++)
+        acc[0][v] = _mm512_add_epi32(_mm512_add_epi32(acc[0][v], part[0][v]),
+                                     _mm512_add_epi32(_mm512_add_epi32(part[1][v], part[2][v]), part[3][v]));
+}
+
+/* Rows of the next tile: tiles as equal as possible, so that none is too small to hide the latency. */
+INLINE size_t next_tile(size_t rows) { return sppim_ceil_div(rows, sppim_ceil_div(rows, TILE_ROWS)); }
+
+#define EACH_TILE(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+
+FUNCTION static void LEVEL(product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads,
+                                       sppim_start start, int32_t *out, size_t ld_out, int order)
+{
+    __m512i acc[TILE_ROWS][2];
+    for (size_t r0 = 0, count; r0 < rows; r0 += count) {
+        count = next_tile(rows - r0);
+        const int8_t *operands = x + r0 * ld;
+        int32_t *to = out + r0 * ld_out;
+        switch (count) {
+#define TILE(n)                                               \
+    case n:                                                   \
+        begin_sums(start, n, r0, acc);                        \
+        tile_s8(operands, ld, n, steps, quads, acc);          \
+        for (size_t r = 0; r < n; r++)                        \
+            store_sums(acc[r][0], acc[r][1], to + r * ld_out, order); \
+        break;
+            EACH_TILE(TILE)
+#undef TILE
+        default:
+            begin_sums(start, 1, r0, acc);
+            row_s8(operands, steps, quads, acc);
+            store_sums(acc[0][0], acc[0][1], to, order);
+        }
+    }
+}
+
+FUNCTION static void LEVEL(product_s16)(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs,
+                                        int32_t *out, size_t ld_out, int order)
+{
+    __m512i acc[TILE_ROWS][2];
+    for (size_t r0 = 0, count; r0 < rows; r0 += count) {
+        count = next_tile(rows - r0);
+        const int16_t *operands = x + r0 * ld;
+        int32_t *to = out + r0 * ld_out;
+        switch (count) {
+#define TILE(n)                                               \
+    case n:                                                   \
+        begin_sums((sppim_start){0}, n, r0, acc);             \
+        tile_s16(operands, ld, n, steps, pairs, acc);         \
+        for (size_t r = 0; r < n; r++)                        \
+            store_sums(acc[r][0], acc[r][1], to + r * ld_out, order); \
+        break;
+            EACH_TILE(TILE)
+#undef TILE
+        default:
+            begin_sums((sppim_start){0}, 1, r0, acc);
+            row_s16(operands, steps, pairs, acc);
+            store_sums(acc[0][0], acc[0][1], to, order);
+        }
+    }
+}
+
+/* ---- products that skip zeros --------------------------------------------------------------------------------------- */
+
+/* Four rows of bytes to vectors of quads: vector q holds columns 16 i + 4 q + 0..3 in its 128-bit lane i. */
+INLINE void interleave(__m512i r0, __m512i r1, __m512i r2, __m512i r3, __m512i *quads)
+{
+    const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
+    const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
+    quads[0] = _mm512_unpacklo_epi16(low01, low23);
+    quads[1] = _mm512_unpackhi_epi16(low01, low23);
+    quads[2] = _mm512_unpacklo_epi16(high01, high23);
+    quads[3] = _mm512_unpackhi_epi16(high01, high23);
+}
+
+INLINE void add_to(int32_t *sums, __m512i x)
+{
+    _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), x));
+}
+
+/* Sums of interleaved quads of a group to its two panels, by lane. */
+INLINE void add_group(const __m512i *acc, int32_t *sums)
+{
+    for (int v = 0; v < 2; v++) {
+        add_to(sums + 16 * v, first_half(acc[v], acc[v + 2]));
+        add_to(sums + 32 + 16 * v, second_half(acc[v], acc[v + 2]));
+    }
+}
+
+/* groups and planes are constants wherever this is inlined. */
+INLINE void sparse_s8(sppim_nonzeros x, const uint8_t *rows, size_t stride, int groups, int planes, int32_t *sums,
+                      int32_t *sums_high)
+{
+    __m512i acc[16], high[4], quads[4];
+    for (int i = 0; i < 4 * groups; i++)
+        acc[i] = _mm512_setzero_si512();
+    for (int i = 0; i < 4; i++)
+        high[i] = _mm512_setzero_si512();
+    for (size_t i = 0; i < x.count; i += 4) {
+        const uint8_t *r0 = rows + x.index[i] * SPPIM_GROUP, *r1 = rows + x.index[i + 1] * SPPIM_GROUP;
+        const uint8_t *r2 = rows + x.index[i + 2] * SPPIM_GROUP, *r3 = rows + x.index[i + 3] * SPPIM_GROUP;
+        const __m512i operand = broadcast(x.value + i);
+        for (int g = 0; g < groups; g++) {
+            const size_t at = (size_t)g * stride;
+            interleave(_mm512_loadu_si512(r0 + at), _mm512_loadu_si512(r1 + at), _mm512_loadu_si512(r2 + at),
+                       _mm512_loadu_si512(r3 + at), quads);
+            for (int q = 0; q < 4; q++)
+                DOT8(acc[4 * g + q], quads[q], operand);
+            if (planes == 2)
+                for (int q = 0; q < 4; q++)
+                    DOT8(high[q], quads[q], broadcast(x.high + i));
+        }
+    }
+    for (int g = 0; g < groups; g++)
+        add_group(acc + 4 * g, sums + (size_t)g * SPPIM_GROUP);
+    if (planes == 2)
+        add_group(high, sums_high);
+}
+
+FUNCTION static void LEVEL(product_sparse_s8)(sppim_nonzeros x, const uint8_t *rows, size_t group_stride, size_t groups,
+                                              int32_t *acc, int32_t *acc_high)
+{
+    size_t g = 0;
+    for (; !x.high && g + 4 <= groups; g += 4)
+        sparse_s8(x, rows + g * group_stride, group_stride, 4, 1, acc + g * SPPIM_GROUP, NULL);
+    for (; g < groups; g++)
+        if (x.high)
+            sparse_s8(x, rows + g * group_stride, 0, 1, 2, acc + g * SPPIM_GROUP, acc_high + g * SPPIM_GROUP);
+        else
+            sparse_s8(x, rows + g * group_stride, 0, 1, 1, acc + g * SPPIM_GROUP, NULL);
+}
+
+/* Word r0 of each dword of one vector beside word r1 of the other. */
+INLINE __m512i choose_words(unsigned r0, unsigned r1)
+{
+    const __m512i dword = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_or_si512(_mm512_add_epi32(dword, _mm512_set1_epi32((int)r0)),
+                           _mm512_slli_epi32(_mm512_add_epi32(dword, _mm512_set1_epi32((int)(32 + r1))), 16));
+}
+
+FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *pairs, int32_t *sums)
+{
+    const __m512i choice[2][2] = {{choose_words(0, 0), choose_words(0, 1)}, {choose_words(1, 0), choose_words(1, 1)}};
+    __m512i acc[2][2];
+    for (int i = 0; i < 4; i++)
+        acc[i / 2][i % 2] = _mm512_setzero_si512();
+    for (size_t i = 0; i < x.count; i += 4)
+        for (size_t h = 0; h < 2; h++) {
+            const uint16_t i0 = x.index[i + 2 * h], i1 = x.index[i + 2 * h + 1];
+            const int16_t *p0 = pairs + i0 / 2 * 2 * SPPIM_PANEL, *p1 = pairs + i1 / 2 * 2 * SPPIM_PANEL;
+            const __m512i operand = broadcast(x.value16 + i + 2 * h), words = choice[i0 % 2][i1 % 2];
+            DOT16(acc[h][0], _mm512_permutex2var_epi16(_mm512_loadu_si512(p0), words, _mm512_loadu_si512(p1)), operand);
+            DOT16(acc[h][1], _mm512_permutex2var_epi16(_mm512_loadu_si512(p0 + 32), words, _mm512_loadu_si512(p1 + 32)),
+                  operand);
+        }
+    for (int v = 0; v < 2; v++)
+        add_to(sums + 16 * v, _mm512_add_epi32(acc[0][v], acc[1][v]));
+}
+
+/* ---- finite accumulators ------------------------------------------------------------------------------------------------ */
+
+static sppim_kernels LEVEL(below); /* for what the vector code leaves over */
+
+/* bits <= 31: neither a sum nor a product of words leaves s32. */
+INLINE __m512i fit(__m512i x, int wrap, __m512i low, __m512i high, __m128i spare)
+{
+    return wrap ? _mm512_sra_epi32(_mm512_sll_epi32(x, spare), spare)
+                : _mm512_min_epi32(_mm512_max_epi32(x, low), high);
+}
+
+FUNCTION static uint64_t LEVEL(product_finite_s16)(sppim_nonzeros x, const int16_t *pairs, sppim_accumulator accumulator,
+                                                   int32_t *acc)
+{
+    if (accumulator.bits == 32)
+        return LEVEL(below).product_finite_s16(x, pairs, accumulator, acc);
+    const int limit = 1 << (accumulator.bits - 1), wrap = accumulator.overflow == SPPIM_WRAP;
+    const __m512i low = _mm512_set1_epi32(-limit), high = _mm512_set1_epi32(limit - 1);
+    const __m128i spare = _mm_cvtsi32_si128(32 - accumulator.bits);
+    __m512i sum[2] = {_mm512_loadu_si512(acc), _mm512_loadu_si512(acc + 16)};
+    uint64_t changed = 0;
+    for (size_t i = 0; i < x.count; i++) {
+        const uint32_t word = (uint16_t)x.value16[i];
+        const __m512i operand = _mm512_set1_epi32((int)(x.index[i] % 2 ? word << 16 : word)); /* the other row meets 0 */
+        const int16_t *p = pairs + x.index[i] / 2 * 2 * SPPIM_PANEL;
+        for (int v = 0; v < 2; v++) {
+            __m512i exact = sum[v];
+            DOT16(exact, _mm512_loadu_si512(p + 32 * v), operand);
+            sum[v] = fit(exact, wrap, low, high, spare);
+            changed += (uint64_t)__builtin_popcount(_mm512_cmpneq_epi32_mask(sum[v], exact));
+        }
+    }
+    _mm512_storeu_si512(acc, sum[0]);
+    _mm512_storeu_si512(acc + 16, sum[1]);
+    return changed;
+}
+
+/* ---- activations and errors ----------------------------------------------------------------------------------------------- */
+
+/* A1.1, rnu, without a sum that could overflow. */
+INLINE __m512i round_shift(__m512i x, int shift)
+{
+    if (shift == 0)
+        return x;
+    const __m512i half = _mm512_sra_epi32(x, _mm_cvtsi32_si128(shift - 1));
+    return _mm512_add_epi32(_mm512_srai_epi32(half, 1), _mm512_and_si512(half, _mm512_set1_epi32(1)));
+}
+
+FUNCTION static size_t LEVEL(requantize_relu_s32)(const int32_t *acc, int shift, int hi, int8_t *y)
+{
+    const __m512i top = _mm512_set1_epi32(hi);
+    __m512i v[2];
+    size_t saturated = 0;
+    for (int i = 0; i < 2; i++) {
+        v[i] = round_shift(_mm512_loadu_si512(acc + 16 * i), shift);
+        saturated += (size_t)__builtin_popcount(_mm512_cmpgt_epi32_mask(v[i], top));
+        v[i] = _mm512_max_epi32(_mm512_min_epi32(v[i], top), _mm512_setzero_si512());
+    }
+    _mm256_storeu_si256((__m256i *)y, _mm512_cvtepi16_epi8(_mm512_packs_epi32(v[0], v[1])));
+    return saturated;
+}
+
+FUNCTION static size_t LEVEL(requantize_relu_s64)(const int64_t *acc, int shift, int round, int hi, int8_t *y)
+{
+    if (round != SPPIM_RNU || shift == 0)
+        return LEVEL(below).requantize_relu_s64(acc, shift, round, hi, y);
+    const __m512i top = _mm512_set1_epi64(hi), one = _mm512_set1_epi64(1);
+    size_t saturated = 0;
+    for (int i = 0; i < 4; i++) {
+        const __m512i half = _mm512_sra_epi64(_mm512_loadu_si512(acc + 8 * i), _mm_cvtsi32_si128(shift - 1));
+        const __m512i x = _mm512_add_epi64(_mm512_srai_epi64(half, 1), _mm512_and_si512(half, one));
+        saturated += (size_t)__builtin_popcount(_mm512_cmpgt_epi64_mask(x, top));
+        const __m512i clamped = _mm512_max_epi64(_mm512_min_epi64(x, top), _mm512_setzero_si512());
+        _mm_storel_epi64((__m128i *)(y + 8 * i), _mm512_cvtepi64_epi8(clamped));
+    }
+    return saturated;
+}
+
+FUNCTION static void LEVEL(widen_s32)(const int32_t *sum, size_t count, int64_t *acc)
+{
+    for (size_t i = 0; i < count; i += 8) {
+        const __m512i wide = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(sum + i)));
+        _mm512_storeu_si512(acc + i, _mm512_add_epi64(_mm512_loadu_si512(acc + i), wide));
+    }
+}
+
+FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int shift, int8_t *d)
+{
+    const __m512i limit = _mm512_set1_epi16(SPPIM_ERROR_MAX), lowest = _mm512_set1_epi16(-SPPIM_ERROR_MAX);
+    const __m512i rounded = _mm512_packs_epi32(round_shift(_mm512_loadu_si512(acc), shift),
+                                               round_shift(_mm512_loadu_si512(acc + 16), shift));
+    const __m512i clamped = _mm512_max_epi16(_mm512_min_epi16(rounded, limit), lowest);
+    const __m512i wide_y = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)y));
+    const __mmask32 open = _mm512_cmpgt_epi16_mask(wide_y, _mm512_setzero_si512());
+    _mm256_storeu_si256((__m256i *)d, _mm512_cvtepi16_epi8(_mm512_maskz_mov_epi16(open, clamped)));
+    return (size_t)__builtin_popcount(open & _mm512_cmpneq_epi16_mask(clamped, rounded));
+}
+
+/* ---- facts about inputs, and their other orders ------------------------------------------------------------------------------ */
+
+FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, int32_t *sum)
+{
+    __m512i sums = _mm512_setzero_si512();
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += 64) {
+        const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
+        const __m512i v = _mm512_maskz_loadu_epi8(present, x + i);
+        found += (size_t)__builtin_popcountll(_mm512_test_epi8_mask(v, v));
+        DOT8(sums, _mm512_set1_epi8(1), v);
+    }
+    *sum = _mm512_reduce_add_epi32(sums);
+    return found;
+}
+
+INLINE void add_widened(__m512i words, int32_t *to)
+{
+    add_to(to, _mm512_cvtepi16_epi32(_mm512_castsi512_si256(words)));
+    add_to(to + 16, _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(words, 1)));
+}
+
+FUNCTION static void LEVEL(tally_s8)(const int8_t *x, size_t rows, size_t ld, size_t columns, int32_t *sum,
+                                     uint32_t *nonzeros)
+{
+    for (size_t c = 0; c < columns; c += 64) {
+        __m512i low = _mm512_setzero_si512(), high = low, count = low;
+        for (size_t r = 0; r < rows; r++) { /* 255 bytes fit in a word, 255 ones in a byte */
+            const __m512i v = _mm512_loadu_si512(x + r * ld + c);
+            low = _mm512_add_epi16(low, _mm512_cvtepi8_epi16(_mm512_castsi512_si256(v)));
+            high = _mm512_add_epi16(high, _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64(v, 1)));
+            count = _mm512_mask_add_epi8(count, _mm512_test_epi8_mask(v, v), count, _mm512_set1_epi8(1));
+        }
+        add_widened(low, sum + c);
+        add_widened(high, sum + c + 32);
+        add_widened(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(count)), (int32_t *)nonzeros + c);
+        add_widened(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(count, 1)), (int32_t *)nonzeros + c + 32);
+    }
+}
+
+INLINE __m512i row_or_zeros(const int8_t *x, const uint16_t *row, size_t i, size_t rows, size_t ld)
+{
+    return i < rows ? _mm512_loadu_si512(x + row[i] * ld) : _mm512_setzero_si512();
+}
+
+/* Sixteen rows of 64 columns: four rounds of interleaving turn each 128-bit lane around. */
+INLINE void transpose_16(const int8_t *x, const uint16_t *row, size_t i, size_t rows, size_t ld, int8_t *out, size_t ld_out)
+{
+    __m512i a[16], b[16];
+    for (size_t r = 0; r < 16; r++)
+        a[r] = row_or_zeros(x, row, i + r, rows, ld);
+    for (int r = 0; r < 8; r++) {
+        b[2 * r] = _mm512_unpacklo_epi8(a[r], a[r + 8]);
+        b[2 * r + 1] = _mm512_unpackhi_epi8(a[r], a[r + 8]);
+    }
+    for (int r = 0; r < 8; r++) {
+        a[2 * r] = _mm512_unpacklo_epi8(b[r], b[r + 8]);
+        a[2 * r + 1] = _mm512_unpackhi_epi8(b[r], b[r + 8]);
+    }
+    for (int r = 0; r < 8; r++) {
+        b[2 * r] = _mm512_unpacklo_epi8(a[r], a[r + 8]);
+        b[2 * r + 1] = _mm512_unpackhi_epi8(a[r], a[r + 8]);
+    }
+    for (int r = 0; r < 8; r++) {
+        a[2 * r] = _mm512_unpacklo_epi8(b[r], b[r + 8]);
+        a[2 * r + 1] = _mm512_unpackhi_epi8(b[r], b[r + 8]);
+    }
+    for (size_t c = 0; c < 16; c++) {
+        _mm_storeu_si128((__m128i *)(out + c * ld_out), _mm512_castsi512_si128(a[c]));
+        _mm_storeu_si128((__m128i *)(out + (c + 16) * ld_out), _mm512_extracti32x4_epi32(a[c], 1));
+        _mm_storeu_si128((__m128i *)(out + (c + 32) * ld_out), _mm512_extracti32x4_epi32(a[c], 2));
+        _mm_storeu_si128((__m128i *)(out + (c + 48) * ld_out), _mm512_extracti32x4_epi32(a[c], 3));
+    }
+}
+
+FUNCTION static void LEVEL(transpose_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, size_t columns,
+                                         int8_t *out, size_t ld_out)
+{
+    for (size_t c = 0; c < columns; c += 64)
+        for (size_t i = 0; i < rows; i += 16)
+            transpose_16(x + c, row, i, rows, ld, out + c * ld_out + i, ld_out);
+}
+
+FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, uint8_t *quads,
+                                    size_t quad_stride, uint8_t *out_rows)
+{
+    const __m512i offset = _mm512_set1_epi8((char)SPPIM_OFFSET);
+    for (size_t i = 0; i < rows; i += 4) {
+        __m512i r[4], q[4];
+        for (size_t k = 0; k < 4; k++) {
+            r[k] = _mm512_xor_si512(row_or_zeros(x, row, i + k, rows, ld), offset);
+            _mm512_storeu_si512(out_rows + (i + k) * SPPIM_GROUP, r[k]);
+        }
+        interleave(r[0], r[1], r[2], r[3], q);
+        for (int v = 0; v < 2; v++) {
+            uint8_t *to = quads + i * SPPIM_PANEL + 64 * v;
+            _mm512_storeu_si512(to, first_half(q[v], q[v + 2]));
+            _mm512_storeu_si512(to + quad_stride, second_half(q[v], q[v + 2]));
+        }
+    }
+}
+
+/* ---- update --------------------------------------------------------------------------------------------------------------------- */
+
+/* A3.1 */
+INLINE __m512i mix32(__m512i x)
+{
+    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+    x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x85EBCA6Bu));
+    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 13));
+    x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0xC2B2AE35u));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+INLINE __m512i draw32(const sppim_update *u, uint32_t first)
+{
+    const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)first), steps);
+    return mix32(_mm512_add_epi32(_mm512_xor_si512(i, _mm512_set1_epi32((int)u->k1)), _mm512_set1_epi32((int)u->k0)));
+}
+
+/* A3.4: 32 consecutive numbers of 16 bits. */
+INLINE __m512i draw16(const sppim_update *u, uint32_t first)
+{
+    const __m512i even = draw32(u, first / 2);
+    if (first % 2 == 0)
+        return even;
+    const __m512i odd = draw32(u, first / 2 + 1);
+    return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
+}
+
+/* Low words of a beside low words of b, and the high ones. */
+INLINE __m512i low_words(__m512i a, __m512i b)
+{
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(b, 16));
+}
+
+INLINE __m512i high_words(__m512i a, __m512i b)
+{
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), b);
+}
+
+/* What an update needs in registers. */
+typedef struct LEVEL(constants) {
+    __m512i limit, half, lowest;
+    __m128i up, drop;
+} LEVEL(constants);
+
+/* A1.2 and A7.3 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. */
+INLINE __m512i new_weights(__m512i w, __m512i a, __m512i b, __m512i u, const LEVEL(constants) *c, __m512i *exact)
+{
+    const __m512i ta = _mm512_sll_epi32(a, c->up), tb = _mm512_sll_epi32(b, c->up); /* integer part above, fraction below */
+    const __m512i whole = high_words(ta, tb), rest = _mm512_xor_si512(low_words(ta, tb), _mm512_set1_epi32(-1));
+    const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, rest);
+    const __m512i q = _mm512_mask_sub_epi16(whole, carry, whole, _mm512_set1_epi16(-1));
+    *exact = _mm512_subs_epi16(w, q);
+    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->limit), _mm512_sub_epi16(_mm512_setzero_si512(), c->limit));
+}
+
+/* A5.2; the sum saturates where the clamp would act anyway. */
+INLINE __m512i product_weights(__m512i w, const LEVEL(constants) *c)
+{
+    return _mm512_max_epi16(_mm512_sra_epi16(_mm512_adds_epi16(w, c->half), c->drop), c->lowest);
+}
+
+/* Product weights of four rows as bytes: pairs v01 of rows 0, 1 and v23 of rows 2, 3. */
+INLINE void store_quads(const __m512i v01[2], const __m512i v23[2], uint8_t *to)
+{
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+    for (int v = 0; v < 2; v++) {
+        const __m512i bytes = _mm512_shuffle_epi8(_mm512_packs_epi16(v01[v], v23[v]), order);
+        _mm512_storeu_si512(to + 64 * v, _mm512_xor_si512(bytes, _mm512_set1_epi8((char)SPPIM_OFFSET)));
+    }
+}
+
+INLINE void store_two_rows(const __m512i v[2], uint8_t *to)
+{
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    const __m512i mixed = _mm512_shuffle_epi8(_mm512_packs_epi16(v[0], v[1]), order);
+    const __m512i rows = _mm512_xor_si512(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), mixed),
+                                          _mm512_set1_epi8((char)SPPIM_OFFSET));
+    _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(rows));
+    _mm256_storeu_si256((__m256i *)(to + SPPIM_GROUP), _mm512_extracti64x4_epi64(rows, 1));
+}
+
+INLINE void count_zeros(const __m512i v[2], uint8_t *zeros)
+{
+    const uint64_t both = _mm512_testn_epi16_mask(v[0], v[0]) | (uint64_t)_mm512_testn_epi16_mask(v[1], v[1]) << 32;
+    zeros[0] = (uint8_t)__builtin_popcountll(both & 0x5555555555555555u);
+    zeros[1] = (uint8_t)__builtin_popcountll(both & 0xAAAAAAAAAAAAAAAAu);
+}
+
+/* Two rows of a panel: new weights, and their product weights into v; returns the number of clipped weights. */
+INLINE size_t update_pair(const sppim_update *u, const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w,
+                          int16_t *w_next, const LEVEL(constants) *c, __m512i v[2])
+{
+    const __m512i u0 = draw16(u, index), u1 = draw16(u, index + (uint32_t)u->columns);
+    const __m512i random[2] = {_mm512_unpacklo_epi16(u0, u1), _mm512_unpackhi_epi16(u0, u1)};
+    size_t clipped = 0;
+    for (int i = 0; i < 2; i++) {
+        __m512i exact;
+        const __m512i next = new_weights(_mm512_loadu_si512(w + 32 * i), _mm512_loadu_si512(gradient + 16 * i),
+                                         _mm512_loadu_si512(gradient + ld + 16 * i), random[i], c, &exact);
+        _mm512_storeu_si512(w_next + 32 * i, next);
+        clipped += (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(next, exact));
+        v[i] = product_weights(next, c);
+    }
+    return clipped;
+}
+
+INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
+                          const sppim_update_rows *panel, const LEVEL(constants) *c)
+{
+    const size_t at = r * SPPIM_PANEL;
+    __m512i v[2][2];
+    size_t clipped = 0;
+    for (size_t h = 0; h < 2; h++) {
+        const size_t row = r + 2 * h, pair = at + 2 * h * SPPIM_PANEL;
+        clipped += update_pair(u, gradient + row * ld, ld, index + (uint32_t)(row * u->columns), panel->w + pair,
+                               panel->w_next + pair, c, v[h]);
+        if (panel->pairs)
+            for (int i = 0; i < 2; i++)
+                _mm512_storeu_si512(panel->pairs + pair + 32 * i, v[h][i]);
+        if (panel->rows)
+            store_two_rows(v[h], panel->rows + row * SPPIM_GROUP);
+        count_zeros(v[h], panel->zeros + row);
+    }
+    if (panel->quads)
+        store_quads(v[0], v[1], panel->quads + at);
+    return clipped;
+}
+
+INLINE LEVEL(constants) update_constants(const sppim_update *u)
+{
+    const int drop = 16 - u->product_bits;
+    return (LEVEL(constants)){
+        .limit = _mm512_set1_epi16(SPPIM_WEIGHT_MAX),
+        .half = _mm512_set1_epi16((short)((1 << drop) >> 1)),
+        .lowest = _mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1)),
+        .up = _mm_cvtsi32_si128(16 - u->shift),
+        .drop = _mm_cvtsi32_si128(drop),
+    };
+}
+
+/* Whether every |gradient| >> shift of four rows is below 2^15 - 1. */
+INLINE int four_are_narrow(const int32_t *gradient, size_t ld, int shift)
+{
+    const __m512i bound = _mm512_set1_epi32((INT16_MAX - 1) << (shift < 16 ? shift : 16));
+    __mmask16 beyond = 0;
+    for (size_t i = 0; i < 8; i++) {
+        const __m512i g = _mm512_loadu_si512(gradient + i / 2 * ld + 16 * (i % 2));
+        beyond |= _mm512_cmpgt_epu32_mask(_mm512_abs_epi32(g), bound);
+    }
+    return beyond == 0;
+}
+
+static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
+{
+    panel.w += row * SPPIM_PANEL;
+    panel.w_next += row * SPPIM_PANEL;
+    panel.zeros += row;
+    panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
+    panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
+    panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
+    return panel;
+}
+
+FUNCTION static size_t LEVEL(update_s16)(const sppim_update *u, const int32_t *gradient, size_t ld, size_t rows,
+                                         uint32_t index, sppim_update_rows panel)
+{
+    if (u->round != SPPIM_SR || u->shift > 16)
+        return LEVEL(below).update_s16(u, gradient, ld, rows, index, panel);
+    const LEVEL(constants) c = update_constants(u);
+    size_t clipped = 0;
+    for (size_t r = 0; r < rows; r += 4)
+        if (u->narrow || four_are_narrow(gradient + r * ld, ld, u->shift))
+            clipped += update_four(u, gradient, ld, r, index, &panel, &c);
+        else
+            clipped += LEVEL(below).update_s16(u, gradient + r * ld, ld, 4, index + (uint32_t)(r * u->columns),
+                                               LEVEL(further)(panel, r));
+    return clipped;
+}
+
+static void LEVEL(install)(sppim_kernels *table)
+{
+    LEVEL(below) = *table;
+    table->census_s8 = LEVEL(census_s8);
+    table->tally_s8 = LEVEL(tally_s8);
+    table->transpose_s8 = LEVEL(transpose_s8);
+    table->pack_s8 = LEVEL(pack_s8);
+    table->product_s8 = LEVEL(product_s8);
+    table->product_s16 = LEVEL(product_s16);
+    table->product_sparse_s8 = LEVEL(product_sparse_s8);
+    table->product_sparse_s16 = LEVEL(product_sparse_s16);
+    table->product_finite_s16 = LEVEL(product_finite_s16);
+    table->requantize_relu_s32 = LEVEL(requantize_relu_s32);
+    table->requantize_relu_s64 = LEVEL(requantize_relu_s64);
+    table->widen_s32 = LEVEL(widen_s32);
+    table->gate_s32 = LEVEL(gate_s32);
+    table->update_s16 = LEVEL(update_s16);
+}
