@@ -32,7 +32,7 @@ flags += ["-O1", "-g", "-UNDEBUG", "-fno-wrapv"] if debug else ["-O3", "-g0"]
 flags += os.environ.get("SPPIM_CFLAGS", "").split()
 core = Extension(
     "sppim_core._core",
-    sources=["sppim_core/_core.pyx", *sorted(glob("csrc/*.c")), *sorted(glob("csrc/x86/*.c"))],
+    sources=["sppim_core/_core.pyx", *sorted(glob("csrc/*.c")), *sorted(glob("csrc/*/*.c"))],
     depends=[*glob("csrc/*.h"), *glob("csrc/*/*.h"), "sppim_core/sppim.pxd"],
     include_dirs=["csrc/include"],
     extra_compile_args=flags,

@@ -38,8 +38,12 @@ static const struct {
 } levels[] = {
     {"ref", always, sppim_kernels_install_ref},
 #ifdef X86
+    {"avx2", has_avx2, sppim_kernels_install_avx2},
     {"avx512", has_avx512, sppim_kernels_install_avx512},
     {"vnni", has_vnni, sppim_kernels_install_vnni},
+#endif
+#if defined(__aarch64__) && defined(__ARM_NEON) && defined(__AARCH64EL__)
+    {"neon", always, sppim_kernels_install_neon},
 #endif
 };
 

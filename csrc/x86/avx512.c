@@ -1,9 +1,13 @@
 /* AVX-512 with byte and word instructions (F, BW, DQ, VL), without dot products. */
+#include "../fixed.h"
+#include "../kernels.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #define TARGET      "avx512f,avx512bw,avx512dq,avx512vl,popcnt"
 #define FUNCTION    __attribute__((target(TARGET)))
 #define INLINE      __attribute__((target(TARGET), always_inline)) static inline
+#define BYTE_TILE_ROWS 6
 #define LEVEL(name) name##_avx512
 
 /* Bytes to words in two halves: even and odd places of each quad. */

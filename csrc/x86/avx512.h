@@ -1,7 +1,8 @@
 /* The kernels of both AVX-512 levels. The including file has defined, for its level,
  *   FUNCTION, INLINE  function attributes with the target
  *   LEVEL(name)       the name of a kernel
- *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane */
+ *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane
+ *   BYTE_TILE_ROWS    rows of a tile of 8-bit products whose sums stay in registers, at most TILE_ROWS */
 #include <immintrin.h>
 
 #include "../fixed.h"
@@ -21,12 +22,6 @@ INLINE __m512i second_half(__m512i a, __m512i b)
     return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b);
 }
 
-INLINE void store_sums(__m512i v0, __m512i v1, int32_t *out, int order)
-{
-    _mm512_storeu_si512(out, order == SPPIM_LANES ? v0 : first_half(v0, v1));
-    _mm512_storeu_si512(out + 16, order == SPPIM_LANES ? v1 : second_half(v0, v1));
-}
-
 /* Four bytes, or two words, of an operand in every lane. */
 INLINE __m512i broadcast(const void *x)
 {
@@ -37,15 +32,42 @@ INLINE __m512i broadcast(const void *x)
 
 /* ---- dense products ---------------------------------------------------------------------------------------------- */
 
-INLINE void begin_sums(sppim_start start, int rows, size_t r0, __m512i acc[][2])
+INLINE void clear_sums(int rows, __m512i acc[][2])
 {
-    for (int v = 0; v < 2; v++) {
-        const __m512i column = start.column ? _mm512_loadu_si512(start.column + 16 * v) : _mm512_setzero_si512();
+    for (int r = 0; r < rows; r++)
+        acc[r][0] = acc[r][1] = _mm512_setzero_si512();
+}
+
+/* What happens to the sums of a tile. Each case has a loop of its own: a branch inside the loop would drive the sums out of their
+ * registers. */
+INLINE void store_tile(__m512i acc[][2], int rows, sppim_start start, size_t r0, int32_t *out, size_t ld_out, int order)
+{
+    static const int32_t none[TILE_ROWS];
+    const __m512i c0 = start.column ? _mm512_loadu_si512(start.column) : _mm512_setzero_si512();
+    const __m512i c1 = start.column ? _mm512_loadu_si512(start.column + 16) : _mm512_setzero_si512();
+    const int32_t *shift = start.shift ? start.shift + r0 : none;
+    if (start.scale) {
         for (int r = 0; r < rows; r++) {
-            const size_t row = r0 + (size_t)r;
-            acc[r][v] = start.scale ? _mm512_mullo_epi32(column, _mm512_set1_epi32(start.scale[row])) : column;
-            if (start.shift)
-                acc[r][v] = _mm512_add_epi32(acc[r][v], _mm512_set1_epi32(start.shift[row]));
+            const __m512i scale = _mm512_set1_epi32(start.scale[r0 + (size_t)r]), all = _mm512_set1_epi32(shift[r]);
+            acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(_mm512_mullo_epi32(c0, scale), all));
+            acc[r][1] = _mm512_add_epi32(acc[r][1], _mm512_add_epi32(_mm512_mullo_epi32(c1, scale), all));
+        }
+    } else {
+        for (int r = 0; r < rows; r++) {
+            const __m512i all = _mm512_set1_epi32(shift[r]);
+            acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(c0, all));
+            acc[r][1] = _mm512_add_epi32(acc[r][1], _mm512_add_epi32(c1, all));
+        }
+    }
+    if (order == SPPIM_LANES) {
+        for (int r = 0; r < rows; r++) {
+            _mm512_storeu_si512(out + (size_t)r * ld_out, acc[r][0]);
+            _mm512_storeu_si512(out + (size_t)r * ld_out + 16, acc[r][1]);
+        }
+    } else {
+        for (int r = 0; r < rows; r++) {
+            _mm512_storeu_si512(out + (size_t)r * ld_out, first_half(acc[r][0], acc[r][1]));
+            _mm512_storeu_si512(out + (size_t)r * ld_out + 16, second_half(acc[r][0], acc[r][1]));
         }
     }
 }
@@ -107,58 +129,64 @@ INLINE void row_s16(const int16_t *x, size_t steps, const int16_t *pairs, __m512
 }
 
 /* Rows of the next tile: tiles as equal as possible, so that none is too small to hide the latency. */
-INLINE size_t next_tile(size_t rows) { return sppim_ceil_div(rows, sppim_ceil_div(rows, TILE_ROWS)); }
+INLINE size_t next_tile(size_t rows, size_t most) { return sppim_ceil_div(rows, sppim_ceil_div(rows, most)); }
 
-#define EACH_TILE(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define EACH_SMALL_TILE(X) X(2) X(3) X(4) X(5) X(6)
+#define EACH_TILE(X) EACH_SMALL_TILE(X) X(7) X(8) X(9) X(10) X(11) X(12)
+#if BYTE_TILE_ROWS == TILE_ROWS
+#define EACH_BYTE_TILE EACH_TILE
+#else
+#define EACH_BYTE_TILE EACH_SMALL_TILE
+#endif
+
+INLINE void block_s8(const int8_t *x, size_t ld, int rows, size_t steps, const uint8_t *quads, sppim_start start, size_t r0,
+                     int32_t *out, size_t ld_out, int order)
+{
+    __m512i acc[TILE_ROWS][2];
+    clear_sums(rows, acc);
+    if (rows == 1)
+        row_s8(x, steps, quads, acc);
+    else
+        tile_s8(x, ld, rows, steps, quads, acc);
+    store_tile(acc, rows, start, r0, out, ld_out, order);
+}
 
 FUNCTION static void LEVEL(product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads,
                                        sppim_start start, int32_t *out, size_t ld_out, int order)
 {
-    __m512i acc[TILE_ROWS][2];
-    for (size_t r0 = 0, count; r0 < rows; r0 += count) {
-        count = next_tile(rows - r0);
-        const int8_t *operands = x + r0 * ld;
-        int32_t *to = out + r0 * ld_out;
+    for (size_t r = 0, count; r < rows; r += count) {
+        count = next_tile(rows - r, BYTE_TILE_ROWS);
         switch (count) {
-#define TILE(n)                                               \
-    case n:                                                   \
-        begin_sums(start, n, r0, acc);                        \
-        tile_s8(operands, ld, n, steps, quads, acc);          \
-        for (size_t r = 0; r < n; r++)                        \
-            store_sums(acc[r][0], acc[r][1], to + r * ld_out, order); \
-        break;
-            EACH_TILE(TILE)
+#define TILE(n) case n: block_s8(x + r * ld, ld, n, steps, quads, start, r, out + r * ld_out, ld_out, order); break;
+            EACH_BYTE_TILE(TILE)
 #undef TILE
-        default:
-            begin_sums(start, 1, r0, acc);
-            row_s8(operands, steps, quads, acc);
-            store_sums(acc[0][0], acc[0][1], to, order);
+        default: block_s8(x + r * ld, ld, 1, steps, quads, start, r, out + r * ld_out, ld_out, order);
         }
     }
+}
+
+INLINE void block_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int32_t *out, size_t ld_out,
+                      int order)
+{
+    __m512i acc[TILE_ROWS][2];
+    clear_sums(rows, acc);
+    if (rows == 1)
+        row_s16(x, steps, pairs, acc);
+    else
+        tile_s16(x, ld, rows, steps, pairs, acc);
+    store_tile(acc, rows, (sppim_start){0}, 0, out, ld_out, order);
 }
 
 FUNCTION static void LEVEL(product_s16)(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs,
                                         int32_t *out, size_t ld_out, int order)
 {
-    __m512i acc[TILE_ROWS][2];
-    for (size_t r0 = 0, count; r0 < rows; r0 += count) {
-        count = next_tile(rows - r0);
-        const int16_t *operands = x + r0 * ld;
-        int32_t *to = out + r0 * ld_out;
+    for (size_t r = 0, count; r < rows; r += count) {
+        count = next_tile(rows - r, TILE_ROWS);
         switch (count) {
-#define TILE(n)                                               \
-    case n:                                                   \
-        begin_sums((sppim_start){0}, n, r0, acc);             \
-        tile_s16(operands, ld, n, steps, pairs, acc);         \
-        for (size_t r = 0; r < n; r++)                        \
-            store_sums(acc[r][0], acc[r][1], to + r * ld_out, order); \
-        break;
+#define TILE(n) case n: block_s16(x + r * ld, ld, n, steps, pairs, out + r * ld_out, ld_out, order); break;
             EACH_TILE(TILE)
 #undef TILE
-        default:
-            begin_sums((sppim_start){0}, 1, r0, acc);
-            row_s16(operands, steps, pairs, acc);
-            store_sums(acc[0][0], acc[0][1], to, order);
+        default: block_s16(x + r * ld, ld, 1, steps, pairs, out + r * ld_out, ld_out, order);
         }
     }
 }
@@ -462,65 +490,88 @@ FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t
 
 /* ---- update --------------------------------------------------------------------------------------------------------------------- */
 
-/* A3.1 */
-INLINE __m512i mix32(__m512i x)
-{
-    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-    x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x85EBCA6Bu));
-    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 13));
-    x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0xC2B2AE35u));
-    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-}
 
-INLINE __m512i draw32(const sppim_update *u, uint32_t first)
+/* A constant that the compiler shall keep: gcc 12 would build it anew, from general registers, at every use. */
+INLINE __m512i keep(__m512i x)
 {
-    const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)first), steps);
-    return mix32(_mm512_add_epi32(_mm512_xor_si512(i, _mm512_set1_epi32((int)u->k1)), _mm512_set1_epi32((int)u->k0)));
-}
-
-/* A3.4: 32 consecutive numbers of 16 bits. */
-INLINE __m512i draw16(const sppim_update *u, uint32_t first)
-{
-    const __m512i even = draw32(u, first / 2);
-    if (first % 2 == 0)
-        return even;
-    const __m512i odd = draw32(u, first / 2 + 1);
-    return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
-}
-
-/* Low words of a beside low words of b, and the high ones. */
-INLINE __m512i low_words(__m512i a, __m512i b)
-{
-    return _mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(b, 16));
-}
-
-INLINE __m512i high_words(__m512i a, __m512i b)
-{
-    return _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), b);
+    __asm__("" : "+v"(x));
+    return x;
 }
 
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {
-    __m512i limit, half, lowest;
+    __m512i k0, k1, steps, first_factor, second_factor;   /* random numbers */
+    __m512i words_up, words_down, ones, highest, lowest;  /* weights */
+    __m512i half, lowest_product;                         /* product weights */
     __m128i up, drop;
+    __mmask64 high_words, low_words;
+    uint32_t columns;
 } LEVEL(constants);
+
+INLINE LEVEL(constants) update_constants(const sppim_update *u)
+{
+    const int drop = 16 - u->product_bits;
+    LEVEL(constants) c = {
+        .k0 = keep(_mm512_set1_epi32((int)u->k0)),
+        .k1 = keep(_mm512_set1_epi32((int)u->k1)),
+        .steps = keep(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+        .first_factor = keep(_mm512_set1_epi32((int)0x85EBCA6Bu)),
+        .second_factor = keep(_mm512_set1_epi32((int)0xC2B2AE35u)),
+        .words_up = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13))),
+        .words_down = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15))),
+        .ones = keep(_mm512_set1_epi32(-1)),
+        .highest = keep(_mm512_set1_epi16(SPPIM_WEIGHT_MAX)),
+        .lowest = keep(_mm512_set1_epi16(-SPPIM_WEIGHT_MAX)),
+        .half = keep(_mm512_set1_epi16((short)((1 << drop) >> 1))),
+        .lowest_product = keep(_mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1))),
+        .up = _mm_cvtsi32_si128(16 - u->shift),
+        .drop = _mm_cvtsi32_si128(drop),
+        .high_words = 0xCCCCCCCCCCCCCCCC,
+        .low_words = 0x3333333333333333,
+        .columns = (uint32_t)u->columns,
+    };
+    __asm__("" : "+k"(c.high_words), "+k"(c.low_words));
+    return c;
+}
+
+/* A3.1, A3.4 */
+INLINE __m512i draw32(const LEVEL(constants) *c, uint32_t first)
+{
+    const __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)first), c->steps);
+    __m512i x = _mm512_add_epi32(_mm512_xor_si512(i, c->k1), c->k0);
+    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+    x = _mm512_mullo_epi32(x, c->first_factor);
+    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 13));
+    x = _mm512_mullo_epi32(x, c->second_factor);
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+/* A3.4: 32 consecutive numbers of 16 bits. */
+INLINE __m512i draw16(const LEVEL(constants) *c, uint32_t first)
+{
+    const __m512i even = draw32(c, first / 2);
+    if (first % 2 == 0)
+        return even;
+    const __m512i odd = draw32(c, first / 2 + 1);
+    return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
+}
 
 /* A1.2 and A7.3 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. */
 INLINE __m512i new_weights(__m512i w, __m512i a, __m512i b, __m512i u, const LEVEL(constants) *c, __m512i *exact)
 {
-    const __m512i ta = _mm512_sll_epi32(a, c->up), tb = _mm512_sll_epi32(b, c->up); /* integer part above, fraction below */
-    const __m512i whole = high_words(ta, tb), rest = _mm512_xor_si512(low_words(ta, tb), _mm512_set1_epi32(-1));
-    const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, rest);
-    const __m512i q = _mm512_mask_sub_epi16(whole, carry, whole, _mm512_set1_epi16(-1));
+    const __m512i ta = _mm512_sll_epi32(a, c->up), tb = _mm512_sll_epi32(b, c->up); /* whole part above, fraction below */
+    const __m512i whole = _mm512_mask_shuffle_epi8(tb, c->low_words, ta, c->words_down);
+    const __m512i fraction = _mm512_mask_shuffle_epi8(ta, c->high_words, tb, c->words_up);
+    const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
+    const __m512i q = _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
     *exact = _mm512_subs_epi16(w, q);
-    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->limit), _mm512_sub_epi16(_mm512_setzero_si512(), c->limit));
+    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->highest), c->lowest);
 }
 
 /* A5.2; the sum saturates where the clamp would act anyway. */
 INLINE __m512i product_weights(__m512i w, const LEVEL(constants) *c)
 {
-    return _mm512_max_epi16(_mm512_sra_epi16(_mm512_adds_epi16(w, c->half), c->drop), c->lowest);
+    return _mm512_max_epi16(_mm512_sra_epi16(_mm512_adds_epi16(w, c->half), c->drop), c->lowest_product);
 }
 
 /* Product weights of four rows as bytes: pairs v01 of rows 0, 1 and v23 of rows 2, 3. */
@@ -550,62 +601,66 @@ INLINE void count_zeros(const __m512i v[2], uint8_t *zeros)
     zeros[1] = (uint8_t)__builtin_popcountll(both & 0xAAAAAAAAAAAAAAAAu);
 }
 
-/* Two rows of a panel: new weights, and their product weights into v; returns the number of clipped weights. */
-INLINE size_t update_pair(const sppim_update *u, const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w,
-                          int16_t *w_next, const LEVEL(constants) *c, __m512i v[2])
+/* Two rows of a panel: their weights before and after the clamp. */
+INLINE void update_pair(const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w, const LEVEL(constants) *c,
+                        __m512i exact[2], __m512i next[2])
 {
-    const __m512i u0 = draw16(u, index), u1 = draw16(u, index + (uint32_t)u->columns);
-    const __m512i random[2] = {_mm512_unpacklo_epi16(u0, u1), _mm512_unpackhi_epi16(u0, u1)};
-    size_t clipped = 0;
-    for (int i = 0; i < 2; i++) {
-        __m512i exact;
-        const __m512i next = new_weights(_mm512_loadu_si512(w + 32 * i), _mm512_loadu_si512(gradient + 16 * i),
-                                         _mm512_loadu_si512(gradient + ld + 16 * i), random[i], c, &exact);
-        _mm512_storeu_si512(w_next + 32 * i, next);
-        clipped += (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(next, exact));
-        v[i] = product_weights(next, c);
-    }
-    return clipped;
+    const __m512i u0 = draw16(c, index), u1 = draw16(c, index + c->columns);
+    next[0] = new_weights(_mm512_loadu_si512(w), _mm512_loadu_si512(gradient), _mm512_loadu_si512(gradient + ld),
+                          _mm512_unpacklo_epi16(u0, u1), c, &exact[0]);
+    next[1] = new_weights(_mm512_loadu_si512(w + 32), _mm512_loadu_si512(gradient + 16),
+                          _mm512_loadu_si512(gradient + ld + 16), _mm512_unpackhi_epi16(u0, u1), c, &exact[1]);
 }
 
-INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
-                          const sppim_update_rows *panel, const LEVEL(constants) *c)
+INLINE __m512i differing(const __m512i a[2], const __m512i b[2])
 {
-    const size_t at = r * SPPIM_PANEL;
-    __m512i v[2][2];
-    size_t clipped = 0;
-    for (size_t h = 0; h < 2; h++) {
-        const size_t row = r + 2 * h, pair = at + 2 * h * SPPIM_PANEL;
-        clipped += update_pair(u, gradient + row * ld, ld, index + (uint32_t)(row * u->columns), panel->w + pair,
-                               panel->w_next + pair, c, v[h]);
-        if (panel->pairs)
-            for (int i = 0; i < 2; i++)
-                _mm512_storeu_si512(panel->pairs + pair + 32 * i, v[h][i]);
-        if (panel->rows)
-            store_two_rows(v[h], panel->rows + row * SPPIM_GROUP);
-        count_zeros(v[h], panel->zeros + row);
+    return _mm512_or_si512(_mm512_xor_si512(a[0], b[0]), _mm512_xor_si512(a[1], b[1]));
+}
+
+INLINE size_t count_differing(const __m512i a[2], const __m512i b[2])
+{
+    return (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(a[0], b[0])) +
+           (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(a[1], b[1]));
+}
+
+/* Stores two rows of weights and makes their product weights. */
+INLINE void finish_pair(const __m512i next[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c,
+                        __m512i v[2])
+{
+    const size_t at = row * SPPIM_PANEL;
+    _mm512_storeu_si512(panel->w_next + at, next[0]);
+    _mm512_storeu_si512(panel->w_next + at + 32, next[1]);
+    v[0] = product_weights(next[0], c);
+    v[1] = product_weights(next[1], c);
+    count_zeros(v, panel->zeros + row);
+    if (panel->rows)
+        store_two_rows(v, panel->rows + row * SPPIM_GROUP);
+    if (panel->pairs) {
+        _mm512_storeu_si512(panel->pairs + at, v[0]);
+        _mm512_storeu_si512(panel->pairs + at + 32, v[1]);
     }
+}
+
+/* Written out for both pairs: a loop would keep them in memory. */
+INLINE size_t update_four(const int32_t *gradient, size_t ld, size_t r, uint32_t index, const sppim_update_rows *panel,
+                          const LEVEL(constants) *c)
+{
+    const int16_t *w = panel->w + r * SPPIM_PANEL;
+    __m512i exact01[2], exact23[2], next01[2], next23[2], v01[2], v23[2];
+    update_pair(gradient, ld, index, w, c, exact01, next01);
+    update_pair(gradient + 2 * ld, ld, index + 2 * c->columns, w + 2 * SPPIM_PANEL, c, exact23, next23);
+    finish_pair(next01, panel, r, c, v01);
+    finish_pair(next23, panel, r + 2, c, v23);
     if (panel->quads)
-        store_quads(v[0], v[1], panel->quads + at);
-    return clipped;
-}
-
-INLINE LEVEL(constants) update_constants(const sppim_update *u)
-{
-    const int drop = 16 - u->product_bits;
-    return (LEVEL(constants)){
-        .limit = _mm512_set1_epi16(SPPIM_WEIGHT_MAX),
-        .half = _mm512_set1_epi16((short)((1 << drop) >> 1)),
-        .lowest = _mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1)),
-        .up = _mm_cvtsi32_si128(16 - u->shift),
-        .drop = _mm_cvtsi32_si128(drop),
-    };
+        store_quads(v01, v23, panel->quads + r * SPPIM_PANEL);
+    const __m512i any = _mm512_or_si512(differing(exact01, next01), differing(exact23, next23));
+    return _mm512_test_epi32_mask(any, any) ? count_differing(exact01, next01) + count_differing(exact23, next23) : 0;
 }
 
 /* Whether every |gradient| >> shift of four rows is below 2^15 - 1. */
-INLINE int four_are_narrow(const int32_t *gradient, size_t ld, int shift)
+FUNCTION static int LEVEL(four_are_narrow)(const int32_t *gradient, size_t ld, int shift)
 {
-    const __m512i bound = _mm512_set1_epi32((INT16_MAX - 1) << (shift < 16 ? shift : 16));
+    const __m512i bound = _mm512_set1_epi32((INT16_MAX - 1) << shift);
     __mmask16 beyond = 0;
     for (size_t i = 0; i < 8; i++) {
         const __m512i g = _mm512_loadu_si512(gradient + i / 2 * ld + 16 * (i % 2));
@@ -625,19 +680,19 @@ static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
     return panel;
 }
 
-FUNCTION static size_t LEVEL(update_s16)(const sppim_update *u, const int32_t *gradient, size_t ld, size_t rows,
+FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows,
                                          uint32_t index, sppim_update_rows panel)
 {
-    if (u->round != SPPIM_SR || u->shift > 16)
-        return LEVEL(below).update_s16(u, gradient, ld, rows, index, panel);
-    const LEVEL(constants) c = update_constants(u);
+    if (update->round != SPPIM_SR || update->shift > 16)
+        return LEVEL(below).update_s16(update, gradient, ld, rows, index, panel);
+    const LEVEL(constants) c = update_constants(update);
+    const bool narrow = update->narrow;
     size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4)
-        if (u->narrow || four_are_narrow(gradient + r * ld, ld, u->shift))
-            clipped += update_four(u, gradient, ld, r, index, &panel, &c);
+    for (size_t r = 0; r < rows; r += 4, gradient += 4 * ld, index += 4 * c.columns)
+        if (narrow || LEVEL(four_are_narrow)(gradient, ld, update->shift))
+            clipped += update_four(gradient, ld, r, index, &panel, &c);
         else
-            clipped += LEVEL(below).update_s16(u, gradient + r * ld, ld, 4, index + (uint32_t)(r * u->columns),
-                                               LEVEL(further)(panel, r));
+            clipped += LEVEL(below).update_s16(update, gradient, ld, 4, index, LEVEL(further)(panel, r));
     return clipped;
 }
 

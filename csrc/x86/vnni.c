@@ -1,9 +1,13 @@
 /* AVX-512 with dot products (VNNI) and byte compression (VBMI2). */
+#include "../fixed.h"
+#include "../kernels.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #define TARGET      "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vbmi2,popcnt"
 #define FUNCTION    __attribute__((target(TARGET)))
 #define INLINE      __attribute__((target(TARGET), always_inline)) static inline
+#define BYTE_TILE_ROWS 12
 #define LEVEL(name) name##_vnni
 
 /* One instruction each; written as such because gcc 12 spills the accumulators of unrolled intrinsics. */
