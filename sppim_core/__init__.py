@@ -14,7 +14,7 @@ except ImportError as error:
         f"or start Python in another folder to use an installed one ({error})"
     ) from error
 
-from sppim_core import arithmetic, data, report, schedule, train
+from sppim_core import arithmetic, data, kernels, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
@@ -41,6 +41,7 @@ __all__ = [
     "arithmetic",
     "data",
     "get_include",
+    "kernels",
     "mlp_formats",
     "plot",
     "quantize_inputs",

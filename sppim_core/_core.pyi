@@ -35,6 +35,31 @@ def count_batch(
     shapes: list[dict[str, int]], rule: int, operand_nonzeros: NDArray[np.uint32], error_nonzeros: NDArray[np.uint32]
 ) -> NDArray[np.uint64]: ...
 
+TYPES: dict[str, int]
+
+class WeightsCore:
+    def __init__(self, data: NDArray[np.uint8], type_: int, k: int, n: int) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+
+class Engine:
+    def __init__(self, threads: int, isa: str | None = None) -> None: ...
+    def product(
+        self,
+        weights: WeightsCore,
+        x: NDArray[np.uint8],
+        type_: int,
+        m: int,
+        bits: int,
+        overflow: int,
+        path: int,
+        y: NDArray[np.uint8],
+        repeat: int,
+    ) -> int: ...
+    def gradient(self, x: NDArray[np.int8], d: NDArray[np.int8], path: int, g: NDArray[np.int32]) -> None: ...
+
 class Core:
     batches: int
     def __init__(

@@ -165,6 +165,95 @@ def draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_
     return out
 
 
+# ---- matrices ---------------------------------------------------------------------------------------------
+
+cdef class WeightsCore:
+    """One sppim_weights. data: the bytes of a C-contiguous matrix of type_ (SPPIM_S8, _S16, _POT)."""
+    cdef sppim_weights *weights
+    cdef readonly size_t k, n
+    cdef readonly bint bytes
+
+    def __cinit__(self, const uint8_t[::1] data, int32_t type_, size_t k, size_t n):
+        cdef size_t item_size = 2 if type_ == SPPIM_S16 else 1
+        if k == 0 or n == 0 or <size_t>data.shape[0] != k * n * item_size or <uintptr_t>&data[0] % item_size:
+            raise ShapeError(f"weights: {data.shape[0]} bytes for ({k}, {n})")
+        self.k, self.n, self.bytes = k, n, type_ != SPPIM_S16
+        cdef sppim_status status
+        with nogil:
+            status = sppim_weights_create(&data[0], type_, k, n, &self.weights)
+        _check(status, "weights")
+
+    def __dealloc__(self):
+        sppim_weights_destroy(self.weights)
+
+    def __reduce__(self):
+        raise TypeError("WeightsCore does not pickle; Weights does")
+
+
+TYPES = {"uint8": SPPIM_U8, "int8": SPPIM_S8, "int16": SPPIM_S16, "pot": SPPIM_POT}
+
+
+cdef class Engine:
+    """One sppim_engine."""
+    cdef sppim_engine *engine
+
+    def __cinit__(self, int32_t threads, isa=None):
+        cdef bytes isa_bytes = b"" if isa is None else isa.encode()
+        _check(sppim_engine_create(threads, NULL if isa is None else <const char *>isa_bytes, &self.engine), "engine")
+
+    def __dealloc__(self):
+        sppim_engine_destroy(self.engine)
+
+    def __reduce__(self):
+        raise TypeError("Engine does not pickle")
+
+    def product(self, WeightsCore weights, const uint8_t[::1] x, int32_t type_, size_t m, int32_t bits,
+                int32_t overflow, int32_t path, uint8_t[::1] y, size_t repeat):
+        """x, y: the bytes of C-contiguous, aligned matrices; does it `repeat` times. Returns how often fit changed a sum."""
+        cdef size_t in_size = 2 if type_ == SPPIM_S16 else 1
+        cdef size_t out_size = 4 if weights.bytes and type_ != SPPIM_S16 else 8
+        if <size_t>x.shape[0] != m * weights.k * in_size or <size_t>y.shape[0] != m * weights.n * out_size:
+            raise ShapeError(f"product: {x.shape[0]} and {y.shape[0]} bytes for ({m}, {weights.k}) and ({m}, {weights.n})")
+        if not m:
+            return 0
+        if <uintptr_t>&x[0] % in_size or <uintptr_t>&y[0] % out_size:
+            raise ShapeError("product: data is not aligned")
+        cdef sppim_accumulator accumulator = sppim_accumulator(bits=bits, overflow=overflow)
+        cdef const void *from_ = &x[0]
+        cdef void *to = &y[0]
+        cdef uint64_t changed = 0
+        cdef size_t i
+        cdef sppim_status status = SPPIM_OK
+        cdef _Poll poll = _Poll()
+        with nogil:
+            for i in range(repeat):
+                status = sppim_product(self.engine, weights.weights, from_, type_, m, accumulator, path, _poll,
+                                       <void *>poll, to, &changed)
+                if status != SPPIM_OK:
+                    break
+        if poll.error is not None:
+            raise poll.error
+        _check(status, "product")
+        return changed
+
+    def gradient(self, const int8_t[:, ::1] x, const int8_t[:, ::1] d, int32_t path, int32_t[:, ::1] g):
+        cdef size_t b = x.shape[0], k = x.shape[1], n = d.shape[1]
+        if <size_t>d.shape[0] != b or <size_t>g.shape[0] != k or <size_t>g.shape[1] != n:
+            raise ShapeError(f"gradient: x ({b}, {k}), d ({d.shape[0]}, {n}), g ({g.shape[0]}, {g.shape[1]})")
+        if not k or not n:
+            return
+        cdef const int8_t *x_data = &x[0, 0] if b else NULL
+        cdef const int8_t *d_data = &d[0, 0] if b else NULL
+        cdef int32_t *g_data = &g[0, 0]
+        cdef sppim_status status
+        cdef _Poll poll = _Poll()
+        with nogil:
+            status = sppim_gradient(self.engine, x_data, d_data, b, k, n, path, _poll, <void *>poll, g_data)
+        if poll.error is not None:
+            raise poll.error
+        _check(status, "gradient")
+
+
 # ---- network ---------------------------------------------------------------------------------------------
 
 def layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits, bint centred,

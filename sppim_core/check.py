@@ -1,10 +1,12 @@
 """Argument checks: every message names the argument and the value that is wrong."""
 
+import os
 from numbers import Integral
 
 import numpy as np
 
-from sppim_core.errors import ShapeError
+from sppim_core import _core
+from sppim_core.errors import IsaError, ShapeError
 
 
 def integer(name: str, value, low: int, high: int) -> int:
@@ -29,6 +31,17 @@ def choice(name: str, value, options) -> str:
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(options)}, not {value!r}")
     return value
+
+
+def isa(name: str | None) -> None:
+    """An instruction-set level of this machine, or None where the default is usable."""
+    levels = ", ".join(_core.isa_names())
+    if name is None and _core.isa_default() is None:
+        raise IsaError(f"SPPIM_ISA={os.environ['SPPIM_ISA']!r} is not one of {levels}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"isa must be a string, one of {levels}, not {name!r}")
+    if name is not None and name not in _core.isa_names():
+        raise IsaError(f"isa must be one of {levels} on this machine, not {name!r}")
 
 
 def plain_array(name: str, value) -> np.ndarray:

@@ -1,7 +1,6 @@
 """A multi-layer perceptron in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
 
 import hashlib
-import os
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from sppim_core import _core, check, storage
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.counters import CYCLE_NAMES, NAMES, Counters
-from sppim_core.errors import IsaError, ShapeError
+from sppim_core.errors import ShapeError
 from sppim_core.formats import EXECUTIONS, PATHS, RULES, LayerFormat, mlp_formats, to_core
 from sppim_core.sparse import is_sparse, quantize_sparse
 
@@ -50,7 +49,7 @@ class Network:
         self.path = check.choice("path", path, PATHS)
         if rule == "bp" and execution == "pipelined":
             raise ValueError("execution 'pipelined' is not possible with rule 'bp': its errors need the layer above")
-        _check_isa(isa)
+        check.isa(isa)
         self._core = _core.Core(
             [to_core(layer) for layer in self.formats],
             self.seed,
@@ -184,16 +183,6 @@ class Network:
     def load(cls, file, *, threads: int = 1, isa: str | None = None, path: str = "auto") -> "Network":
         """The network that save() wrote; DataError if the file is not one. threads, isa, path: as for a new network."""
         return storage.load(cls, file, {"threads": threads, "isa": isa, "path": path})
-
-
-def _check_isa(isa: str | None) -> None:
-    levels = ", ".join(_core.isa_names())
-    if isa is None and _core.isa_default() is None:
-        raise IsaError(f"SPPIM_ISA={os.environ['SPPIM_ISA']!r} is not one of {levels}")
-    if isa is not None and not isinstance(isa, str):
-        raise TypeError(f"isa must be a string, one of {levels}, not {isa!r}")
-    if isa is not None and isa not in _core.isa_names():
-        raise IsaError(f"isa must be one of {levels} on this machine, not {isa!r}")
 
 
 def _formats(layers, rule: str, product_bits: int | None, centred: bool | None) -> list[LayerFormat]:

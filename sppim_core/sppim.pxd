@@ -40,6 +40,22 @@ cdef extern from "sppim.h" nogil:
     sppim_status sppim_draw16(uint64_t seed, int32_t stream, uint64_t layer, uint64_t step, uint32_t first,
                               size_t count, uint16_t *out)
 
+    ctypedef int (*sppim_poll)(void *user) noexcept nogil
+    int SPPIM_U8, SPPIM_S8, SPPIM_S16, SPPIM_POT
+    ctypedef struct sppim_weights:
+        pass
+    sppim_status sppim_weights_create(const void *w, int32_t type, size_t k, size_t n, sppim_weights **weights)
+    void sppim_weights_destroy(sppim_weights *weights)
+    ctypedef struct sppim_engine:
+        pass
+    sppim_status sppim_engine_create(int32_t threads, const char *isa, sppim_engine **engine)
+    void sppim_engine_destroy(sppim_engine *engine)
+    sppim_status sppim_product(sppim_engine *engine, const sppim_weights *weights, const void *x, int32_t type,
+                               size_t m, sppim_accumulator accumulator, int32_t path, sppim_poll poll, void *user,
+                               void *y, uint64_t *changed)
+    sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t *d, size_t b, size_t k, size_t n,
+                                int32_t path, sppim_poll poll, void *user, int32_t *g)
+
     ctypedef struct sppim_counters:
         pass
     size_t sppim_counter_count()
@@ -80,7 +96,6 @@ cdef extern from "sppim.h" nogil:
         int32_t path
         const char *isa
 
-    ctypedef int (*sppim_poll)(void *user) noexcept nogil
     ctypedef struct sppim_trace:
         uint64_t batch
         size_t images

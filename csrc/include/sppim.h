@@ -140,6 +140,36 @@ typedef enum sppim_rule { /* how a hidden layer gets its error: A6.3, A6.4, A6.5
     SPPIM_RULE_LOCAL, SPPIM_RULE_DRTP, SPPIM_RULE_DFA, SPPIM_RULE_BP, SPPIM_RULE_COUNT
 } sppim_rule;
 
+/* ---- matrices (A11): the products on their own ---------------------------------------------------- */
+
+typedef enum sppim_path { SPPIM_PATH_AUTO, SPPIM_PATH_DENSE, SPPIM_PATH_SPARSE, SPPIM_PATH_COUNT } sppim_path;
+typedef enum sppim_type { SPPIM_U8, SPPIM_S8, SPPIM_S16, SPPIM_POT, SPPIM_TYPE_COUNT } sppim_type;
+
+/* Asked every few milliseconds during long calls, on the calling thread; non-zero interrupts. May be null. */
+typedef int (*sppim_poll)(void *user);
+
+/* A weight matrix [k][n] in the layout of the kernels; read only, so calls on several engines may share it. */
+typedef struct sppim_weights sppim_weights;
+
+/* w: s8 or s16 [k][n], or u8 codes 0..15 of A4.1 (SPPIM_POT); 1 <= k, n <= 65535. */
+sppim_status sppim_weights_create(const void *w, int32_t type, size_t k, size_t n, sppim_weights **weights);
+void sppim_weights_destroy(sppim_weights *weights); /* null is fine */
+
+/* Threads and memory for calls, one at a time. threads: 1..256; isa: as in sppim_network_config. */
+typedef struct sppim_engine sppim_engine;
+
+sppim_status sppim_engine_create(int32_t threads, const char *isa, sppim_engine **engine);
+void sppim_engine_destroy(sppim_engine *engine); /* null is fine */
+
+/* y = x w (A11.1). x: [m][k] of type SPPIM_U8, SPPIM_S8 or SPPIM_S16. y: s32 [m][n] if x and w are bytes, else s64. path: how,
+ * never what. changed (may be null): how often a finite accumulator changed a sum. */
+sppim_status sppim_product(sppim_engine *engine, const sppim_weights *weights, const void *x, int32_t type, size_t m,
+                           sppim_accumulator accumulator, int32_t path, sppim_poll poll, void *user, void *y,
+                           uint64_t *changed);
+/* g = transpose(x) d (A11.2). x: s8 [b][k], d: s8 [b][n], g: s32 [k][n]; b, k, n <= 65535. */
+sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t *d, size_t b, size_t k, size_t n,
+                            int32_t path, sppim_poll poll, void *user, int32_t *g);
+
 /* ---- network (A5..A9) ---------------------------------------------------------------------------- */
 
 typedef struct sppim_layer_config {
@@ -167,7 +197,6 @@ sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule,
                                   sppim_layer_config *config);
 
 typedef enum sppim_execution { SPPIM_SEQUENTIAL, SPPIM_PIPELINED, SPPIM_EXECUTION_COUNT } sppim_execution;
-typedef enum sppim_path { SPPIM_PATH_AUTO, SPPIM_PATH_DENSE, SPPIM_PATH_SPARSE, SPPIM_PATH_COUNT } sppim_path;
 
 typedef struct sppim_network_config {
     size_t struct_size;  /* sizeof(sppim_network_config) */
@@ -180,9 +209,6 @@ typedef struct sppim_network_config {
     int32_t path;        /* sppim_path: forward kernel; never changes a bit or a count */
     const char *isa;     /* name of an instruction-set level, or null: sppim_isa_default() */
 } sppim_network_config;
-
-/* Asked every few milliseconds during long calls, on the calling thread; non-zero interrupts. May be null. */
-typedef int (*sppim_poll)(void *user);
 
 /* Zero counts of a batch that has retired, by layer and image: [layers][n]. */
 typedef struct sppim_trace {
