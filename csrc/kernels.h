@@ -52,6 +52,9 @@ typedef struct sppim_kernels {
 
     /* Index and value of the non-zeros of x[count], index counted from base; returns how many. Writes up to 64 more places. */
     size_t (*compress_s8)(const int8_t *x, size_t count, size_t base, uint16_t *index, int8_t *value);
+    size_t (*compress_s16)(const int16_t *x, size_t count, size_t base, uint16_t *index, int16_t *value);
+    /* out = the 32 sums of each panel, which are by lane, by column; out may be lanes. */
+    void (*columns_s32)(const int32_t *lanes, size_t panels, int32_t *out);
     /* Number of non-zeros of x[count]; their sum. */
     size_t (*census_s8)(const int8_t *x, size_t count, int32_t *sum);
     /* Per column of x[rows][ld]: adds the sum, and the number of non-zeros. columns a multiple of 64, rows <= 255. */

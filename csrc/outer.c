@@ -23,6 +23,7 @@ typedef struct outer {
     uint8_t *quads, *rows;    /* d as weights */
     struct scratch {
         int32_t *sums;        /* [TASK_COLUMNS] or [TASK_ROWS][SPPIM_PANEL] */
+        int32_t *columns;     /* [TASK_COLUMNS] */
         uint16_t *index;
         int8_t *value;
     } *scratch;
@@ -42,6 +43,7 @@ static void lay_out(outer *o, sppim_arena *arena)
     for (size_t i = 0; i < o->engine->threads; i++) {
         struct scratch s;
         SPPIM_PIECE(arena, s.sums, sppim_larger(TASK_COLUMNS, TASK_ROWS * SPPIM_PANEL));
+        SPPIM_PIECE(arena, s.columns, TASK_COLUMNS);
         SPPIM_PIECE(arena, s.index, o->column_ld + SPPIM_GROUP);
         SPPIM_PIECE(arena, s.value, o->column_ld + SPPIM_GROUP);
         if (arena->base)
@@ -124,8 +126,12 @@ static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, 
     kernels->product_sparse_s8((sppim_nonzeros){.index = s->index, .value = s->value, .count = count},
                                o->rows + column / SPPIM_GROUP * stride, stride, groups, s->sums, NULL);
     int32_t *to = o->g + k * o->n + column;
-    for (size_t c = 0; c < columns; c++)
-        to[c] = s->sums[c / SPPIM_PANEL * SPPIM_PANEL + sppim_column_lane(c % SPPIM_PANEL)];
+    if (columns % SPPIM_PANEL == 0) {
+        kernels->columns_s32(s->sums, columns / SPPIM_PANEL, to);
+    } else {
+        kernels->columns_s32(s->sums, 2 * groups, s->columns);
+        memcpy(to, s->columns, columns * sizeof *to);
+    }
 }
 
 static void outer_task(void *context, size_t index, sppim_worker *worker)

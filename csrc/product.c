@@ -31,6 +31,7 @@ typedef struct product {
     bool bytes;       /* 8-bit kernels; else pairs */
     bool wide_output; /* s64 */
     bool finite, skip;
+    bool in_place;    /* the kernels read x itself */
     int planes;       /* of x: 1, or 2 whose second counts plane_scale times */
     int32_t plane_scale, offset; /* x = value + plane_scale second + offset */
     size_t exact_steps; /* pairs: steps that an s32 sum is exact for */
@@ -86,10 +87,10 @@ static facts survey_bytes(const product *p, size_t count)
     for (size_t first = 0; first < count; first += PART * PART)
         f.nonzeros += p->engine->kernels->census_s8((const int8_t *)p->x + first,
                                                     sppim_smaller(PART * PART, count - first), &sum);
+    const uint8_t *x = p->x;
     uint8_t any = 0;
-    if (p->type == SPPIM_U8)
-        for (size_t i = 0; i < count; i++)
-            any |= ((const uint8_t *)p->x)[i];
+    for (size_t i = 0; p->type == SPPIM_U8 && i < count; i++)
+        any |= x[i];
     f.highest = any;
     if (any && any < 128)
         f.largest = 127;
@@ -135,8 +136,10 @@ static void plan(product *p, int32_t path)
     const size_t most = p->finite ? w->k : p->bytes ? SPARSE_ROWS_BYTES : SPARSE_ROWS_PAIRS;
     p->block = sppim_round_up(sppim_ceil_div(w->k, sppim_ceil_div(w->k, most)), SPPIM_DEPTH);
     p->blocks = sppim_ceil_div(w->k, p->block);
-    p->ld = sppim_round_up(w->k, SPPIM_GROUP);
-    p->list_ld = w->depth + SPPIM_DEPTH * p->blocks;
+    const bool whole = w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
+    p->in_place = !p->skip && whole && p->planes == 1 && !p->offset && (p->bytes || p->type == SPPIM_S16);
+    p->ld = p->in_place ? w->k : sppim_round_up(w->k, SPPIM_GROUP);
+    p->list_ld = w->depth + SPPIM_DEPTH * p->blocks + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
     p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (w->k * SPPIM_GROUP)));
 }
 
@@ -144,7 +147,9 @@ static void lay_out(product *p, sppim_arena *arena)
 {
     const size_t width = p->skip ? p->list_ld : p->ld;
     for (int i = 0; i < p->planes; i++) {
-        if (p->bytes)
+        if (p->in_place)
+            p->operands[0] = (int8_t *)(uintptr_t)p->x, p->words[0] = (int16_t *)(uintptr_t)p->x; /* only read */
+        else if (p->bytes)
             SPPIM_PIECE(arena, p->operands[i], p->m * width);
         else
             SPPIM_PIECE(arena, p->words[i], p->m * width);
@@ -167,56 +172,71 @@ static void lay_out(product *p, sppim_arena *arena)
 
 /* ---- operands ------------------------------------------------------------------------------------------------------ */
 
-/* The two parts of a value; the second is 0 where there is one plane only. */
-static void split(const product *p, int32_t value, int32_t *first, int32_t *second)
+/* Parts of some 16-bit values; with an offset both bytes are signed everywhere, without one up to 32639. */
+static void split_words(const int16_t *v, size_t count, bool offset, int8_t *low, int8_t *high)
 {
-    const int32_t v = value - p->offset;
-    const int bits = p->plane_scale == 256 ? 8 : 7;
-    *second = p->planes == 2 ? (int32_t)sppim_floor_shift(bits == 8 ? v + 128 : v, bits) : 0;
-    *first = v - *second * p->plane_scale;
+    if (offset)
+        for (size_t i = 0; i < count; i++) {
+            low[i] = (int8_t)((v[i] & 255) - 128);
+            high[i] = (int8_t)(v[i] >> 8);
+        }
+    else
+        for (size_t i = 0; i < count; i++) {
+            low[i] = (int8_t)(v[i] & 255);
+            high[i] = (int8_t)((int16_t)(v[i] + 128) >> 8);
+        }
 }
 
-static void put(const product *p, size_t at, int32_t value)
+static void split_wide_words(const int16_t *v, size_t count, int16_t *low, int16_t *high)
 {
-    int32_t part[2];
-    split(p, value, &part[0], &part[1]);
-    for (int i = 0; i < p->planes; i++)
-        if (p->bytes)
-            p->operands[i][at] = (int8_t)part[i];
-        else
-            p->words[i][at] = (int16_t)part[i];
+    for (size_t i = 0; i < count; i++) {
+        high[i] = (int16_t)((v[i] + 128) >> 8);
+        low[i] = (int16_t)(v[i] - 256 * high[i]);
+    }
 }
 
-static void clear(const product *p, size_t first, size_t last)
+static void split_bytes(const uint8_t *v, size_t count, int8_t *low, int8_t *high)
 {
-    for (int i = 0; i < p->planes; i++)
-        if (p->bytes)
-            memset(p->operands[i] + first, 0, last - first);
-        else
-            memset(p->words[i] + first, 0, (last - first) * sizeof **p->words);
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t value = v[i]; /* low may be v */
+        high[i] = (int8_t)(value >> 7);
+        low[i] = (int8_t)(value & 127);
+    }
 }
 
-/* The frequent cases, whole rows at a time. */
+static void flip_bytes(const uint8_t *v, size_t count, int8_t *out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (int8_t)(v[i] ^ 128);
+}
+
+static void widen(const product *p, size_t first, size_t count, int16_t *out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (int16_t)operand(p, first + i);
+}
+
+/* A row of x as dense operands; already there if the kernels read x itself. */
 static void copy_row(const product *p, size_t r)
 {
     const size_t k = p->w->k, from = r * k, to = r * p->ld;
-    if (p->bytes && p->type == SPPIM_S8)
-        memcpy(p->operands[0] + to, (const int8_t *)p->x + from, k);
-    else if (!p->bytes && p->planes == 1 && p->type == SPPIM_S16)
-        memcpy(p->words[0] + to, (const int16_t *)p->x + from, k * sizeof(int16_t));
-    else if (p->bytes && p->planes == 1)
-        for (size_t i = 0; i < k; i++)
-            p->operands[0][to + i] = (int8_t)(((const uint8_t *)p->x)[from + i] - p->offset);
-    else if (p->bytes && p->plane_scale == 256)
-        for (size_t i = 0; i < k; i++) {
-            const int32_t v = ((const int16_t *)p->x)[from + i];
-            p->operands[1][to + i] = (int8_t)sppim_floor_shift(v, 8);
-            p->operands[0][to + i] = (int8_t)((v & 255) - 128);
-        }
+    const uint8_t *bytes = (const uint8_t *)p->x + from;
+    const int16_t *words = (const int16_t *)p->x + from;
+    if (p->bytes && p->type == SPPIM_S16)
+        split_words(words, k, true, p->operands[0] + to, p->operands[1] + to);
+    else if (p->bytes && p->offset)
+        flip_bytes(bytes, k, p->operands[0] + to);
+    else if (p->bytes)
+        memcpy(p->operands[0] + to, bytes, k);
+    else if (p->planes == 2)
+        split_wide_words(words, k, p->words[0] + to, p->words[1] + to);
     else
-        for (size_t i = 0; i < k; i++)
-            put(p, to + i, operand(p, from + i));
-    clear(p, to + k, to + p->ld);
+        widen(p, from, k, p->words[0] + to);
+    for (int i = 0; i < p->planes; i++)
+        if (p->bytes)
+            memset(p->operands[i] + to + k, 0, p->ld - k);
+        else
+            memset(p->words[i] + to + k, 0, (p->ld - k) * sizeof **p->words);
 }
 
 static void shift_row(const product *p, size_t r, size_t first, size_t count)
@@ -228,23 +248,52 @@ static void shift_row(const product *p, size_t r, size_t first, size_t count)
     }
 }
 
-/* Index of the non-zeros of a row, block by block, each padded to a multiple of 4. */
+/* Non-zeros of part of a row of x from `first` on; index counts from base. */
+static size_t list_part(const product *p, size_t first, size_t count, size_t base, size_t to)
+{
+    const sppim_kernels *kernels = p->engine->kernels;
+    uint16_t *index = p->index + to;
+    if (p->type == SPPIM_S16 && !p->bytes)
+        return kernels->compress_s16((const int16_t *)p->x + first, count, base, index, p->words[0] + to);
+    if (p->type == SPPIM_S16) {
+        int16_t value[SPARSE_ROWS_BYTES + SPPIM_GROUP];
+        const size_t found = kernels->compress_s16((const int16_t *)p->x + first, count, base, index, value);
+        split_words(value, found, false, p->operands[0] + to, p->operands[1] + to);
+        return found;
+    }
+    if (!p->bytes) {
+        size_t found = 0;
+        for (size_t i = 0; i < count; i++) {
+            const int32_t value = operand(p, first + i);
+            index[found] = (uint16_t)(base + i);
+            p->words[0][to + found] = (int16_t)value;
+            found += value != 0;
+        }
+        return found;
+    }
+    const size_t found = kernels->compress_s8((const int8_t *)p->x + first, count, base, index, p->operands[0] + to);
+    if (p->planes == 2)
+        split_bytes((const uint8_t *)p->operands[0] + to, found, p->operands[0] + to, p->operands[1] + to);
+    return found;
+}
+
+/* Lists of a row, block by block, each padded to a multiple of 4. */
 static void list_row(const product *p, size_t r)
 {
     const size_t k = p->w->k, base = r * p->list_ld;
     uint32_t *offsets = p->offsets + r * (p->blocks + 1);
     size_t found = 0;
     for (size_t i = 0; i < p->blocks; i++) {
+        const size_t first = i * p->block;
         offsets[i] = (uint32_t)found;
-        for (size_t j = i * p->block; j < sppim_smaller(k, (i + 1) * p->block); j++) {
-            const int32_t value = operand(p, r * k + j);
-            p->index[base + found] = (uint16_t)j;
-            put(p, base + found, value);
-            found += value != 0;
-        }
+        found += list_part(p, r * k + first, sppim_smaller(p->block, k - first), first, base + found);
         for (; found % SPPIM_DEPTH; found++) {
-            p->index[base + found] = (uint16_t)(i * p->block);
-            clear(p, base + found, base + found + 1);
+            p->index[base + found] = (uint16_t)first;
+            for (int plane = 0; plane < p->planes; plane++)
+                if (p->bytes)
+                    p->operands[plane][base + found] = 0;
+                else
+                    p->words[plane][base + found] = 0;
         }
     }
     offsets[p->blocks] = (uint32_t)found;
@@ -259,7 +308,8 @@ static void operand_task(void *context, size_t index, sppim_worker *worker)
         if (p->skip) {
             list_row(p, r);
         } else {
-            copy_row(p, r);
+            if (!p->in_place)
+                copy_row(p, r);
             shift_row(p, r, r * p->ld, p->ld);
         }
 }
@@ -310,14 +360,6 @@ static void dense_bytes(const product *p, const block *t)
         }
 }
 
-static void lanes_to_columns(int32_t *sums)
-{
-    int32_t lanes[SPPIM_PANEL];
-    memcpy(lanes, sums, sizeof lanes);
-    for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
-        sums[sppim_lane_column(lane)] = lanes[lane];
-}
-
 static void sparse_bytes(const product *p, const block *t)
 {
     const sppim_weights *w = p->w;
@@ -331,8 +373,7 @@ static void sparse_bytes(const product *p, const block *t)
             p->engine->kernels->product_sparse_s8(listed(p, t->first + r, b), w->rows + t->group * w->depth * SPPIM_GROUP, 0,
                                                   1, sums[0] + r * SPPIM_GROUP, sums[1] + r * SPPIM_GROUP);
     for (int i = 0; i < p->planes; i++)
-        for (size_t at = 0; at < t->rows * SPPIM_GROUP; at += SPPIM_PANEL)
-            lanes_to_columns(sums[i] + at);
+        p->engine->kernels->columns_s32(sums[i], 2 * t->rows, sums[i]);
 }
 
 static const int16_t *pairs_of(const product *p, const block *t, size_t h)
@@ -365,8 +406,8 @@ static void sparse_pairs(const product *p, const block *t)
             for (size_t r = 0; r < t->rows; r++) {
                 int32_t *sums = t->scratch->sums + r * SPPIM_GROUP + h * SPPIM_PANEL;
                 p->engine->kernels->product_sparse_s16(listed(p, t->first + r, b), pairs_of(p, t, h), sums);
-                lanes_to_columns(sums);
             }
+        p->engine->kernels->columns_s32(t->scratch->sums, 2 * t->rows, t->scratch->sums);
         p->engine->kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
     }
 }
@@ -379,8 +420,8 @@ static void finite_pairs(const product *p, const block *t)
             int32_t *sums = t->scratch->sums + r * SPPIM_GROUP + h * SPPIM_PANEL;
             t->scratch->changed += p->engine->kernels->product_finite_s16(listed(p, t->first + r, 0), pairs_of(p, t, h),
                                                                           p->accumulator, sums);
-            lanes_to_columns(sums);
         }
+    p->engine->kernels->columns_s32(t->scratch->sums, 2 * t->rows, t->scratch->sums);
     p->engine->kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
 }
 

@@ -15,6 +15,27 @@ static size_t compress_s8_ref(const int8_t *x, size_t count, size_t base, uint16
     return found;
 }
 
+static size_t compress_s16_ref(const int16_t *x, size_t count, size_t base, uint16_t *index, int16_t *value)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        index[found] = (uint16_t)(base + i);
+        value[found] = x[i];
+        found += x[i] != 0;
+    }
+    return found;
+}
+
+static void columns_s32_ref(const int32_t *lanes, size_t panels, int32_t *out)
+{
+    for (size_t p = 0; p < panels * SPPIM_PANEL; p += SPPIM_PANEL) {
+        int32_t copy[SPPIM_PANEL];
+        memcpy(copy, lanes + p, sizeof copy);
+        for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
+            out[p + sppim_lane_column(lane)] = copy[lane];
+    }
+}
+
 static size_t census_s8_ref(const int8_t *x, size_t count, int32_t *sum)
 {
     size_t found = 0;
@@ -211,6 +232,8 @@ static size_t update_s16_ref(const sppim_update *u, const int32_t *gradient, siz
 void sppim_kernels_install_ref(sppim_kernels *table)
 {
     table->compress_s8 = compress_s8_ref;
+    table->compress_s16 = compress_s16_ref;
+    table->columns_s32 = columns_s32_ref;
     table->census_s8 = census_s8_ref;
     table->tally_s8 = tally_s8_ref;
     table->transpose_s8 = transpose_s8_ref;

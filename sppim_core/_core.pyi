@@ -43,19 +43,20 @@ class WeightsCore:
     def k(self) -> int: ...
     @property
     def n(self) -> int: ...
+    @property
+    def bytes(self) -> bool: ...
 
 class Engine:
     def __init__(self, threads: int, isa: str | None = None) -> None: ...
     def product(
         self,
         weights: WeightsCore,
-        x: NDArray[np.uint8],
+        x: NDArray[Any],
         type_: int,
-        m: int,
         bits: int,
         overflow: int,
         path: int,
-        y: NDArray[np.uint8],
+        y: NDArray[Any],
         repeat: int,
     ) -> int: ...
     def gradient(self, x: NDArray[np.int8], d: NDArray[np.int8], path: int, g: NDArray[np.int32]) -> None: ...

@@ -9,6 +9,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from cpython.buffer cimport PyBUF_ND, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+
 import numpy as np
 
 from sppim_core.errors import IsaError, ShapeError
@@ -171,7 +173,7 @@ cdef class WeightsCore:
     """One sppim_weights. data: the bytes of a C-contiguous matrix of type_ (SPPIM_S8, _S16, _POT)."""
     cdef sppim_weights *weights
     cdef readonly size_t k, n
-    cdef readonly bint bytes
+    cdef readonly bint bytes  # int8 or power-of-two weights
 
     def __cinit__(self, const uint8_t[::1] data, int32_t type_, size_t k, size_t n):
         cdef size_t item_size = 2 if type_ == SPPIM_S16 else 1
@@ -207,20 +209,35 @@ cdef class Engine:
     def __reduce__(self):
         raise TypeError("Engine does not pickle")
 
-    def product(self, WeightsCore weights, const uint8_t[::1] x, int32_t type_, size_t m, int32_t bits,
-                int32_t overflow, int32_t path, uint8_t[::1] y, size_t repeat):
-        """x, y: the bytes of C-contiguous, aligned matrices; does it `repeat` times. Returns how often fit changed a sum."""
+    def product(self, WeightsCore weights, x, int32_t type_, int32_t bits, int32_t overflow, int32_t path, y,
+                size_t repeat):
+        """x [m][k], y [m][n]: C-contiguous, aligned arrays of the types that type_ implies, y writable; does it `repeat`
+        times. Returns how often fit changed a sum."""
+        cdef Py_buffer from_buffer, to_buffer
+        PyObject_GetBuffer(x, &from_buffer, PyBUF_ND)
+        try:
+            PyObject_GetBuffer(y, &to_buffer, PyBUF_ND | PyBUF_WRITABLE)
+            try:
+                return self.multiply(weights, &from_buffer, type_, bits, overflow, path, &to_buffer, repeat)
+            finally:
+                PyBuffer_Release(&to_buffer)
+        finally:
+            PyBuffer_Release(&from_buffer)
+
+    cdef object multiply(self, WeightsCore weights, Py_buffer *x, int32_t type_, int32_t bits, int32_t overflow,
+                         int32_t path, Py_buffer *y, size_t repeat):
         cdef size_t in_size = 2 if type_ == SPPIM_S16 else 1
         cdef size_t out_size = 4 if weights.bytes and type_ != SPPIM_S16 else 8
-        if <size_t>x.shape[0] != m * weights.k * in_size or <size_t>y.shape[0] != m * weights.n * out_size:
-            raise ShapeError(f"product: {x.shape[0]} and {y.shape[0]} bytes for ({m}, {weights.k}) and ({m}, {weights.n})")
+        cdef size_t m = x.len // (weights.k * in_size)
+        if <size_t>x.len != m * weights.k * in_size or <size_t>y.len != m * weights.n * out_size:
+            raise ShapeError(f"product: {x.len} and {y.len} bytes for ({m}, {weights.k}) and ({m}, {weights.n})")
         if not m:
             return 0
-        if <uintptr_t>&x[0] % in_size or <uintptr_t>&y[0] % out_size:
+        if <uintptr_t>x.buf % in_size or <uintptr_t>y.buf % out_size:
             raise ShapeError("product: data is not aligned")
         cdef sppim_accumulator accumulator = sppim_accumulator(bits=bits, overflow=overflow)
-        cdef const void *from_ = &x[0]
-        cdef void *to = &y[0]
+        cdef const void *from_ = x.buf
+        cdef void *to = y.buf
         cdef uint64_t changed = 0
         cdef size_t i
         cdef sppim_status status = SPPIM_OK

@@ -9,6 +9,8 @@ from sppim_core import _core, check
 from sppim_core.errors import ShapeError
 from sppim_core.formats import PATHS, Accumulator
 
+_OPERANDS = {np.dtype(name): _core.TYPES[name] for name in ("uint8", "int8", "int16")}
+_NARROW, _WIDE = np.dtype(np.int32), np.dtype(np.int64)
 _local = threading.local()  # engines of a thread: each serves one call at a time
 
 
@@ -75,27 +77,21 @@ def product(
     if not isinstance(weights, Weights):
         raise TypeError(f"weights must be Weights, not {type(weights).__name__}")
     x = check.plain_array("x", x)
-    if x.dtype not in (np.uint8, np.int8, np.int16):
+    type_ = _OPERANDS.get(x.dtype)
+    if type_ is None:
         raise TypeError(f"x must hold uint8, int8 or int16, not {x.dtype}")
-    x = check.array("x", x, x.dtype, 2)
+    if x.ndim != 2 or not (x.flags.c_contiguous and x.flags.aligned):
+        x = check.array("x", x, x.dtype, 2)
     if x.shape[1] != weights.shape[0]:
         raise ShapeError(f"x has {x.shape[1]} columns, weights {weights.shape[0]} rows")
     if accumulator is not None and not isinstance(accumulator, Accumulator):
         raise TypeError(f"accumulator must be an Accumulator, not {accumulator!r}")
-    wide = x.dtype == np.int16 or weights.dtype == np.int16
-    out = _output(out, (len(x), weights.shape[1]), np.int64 if wide else np.int32, x)
-    finite = accumulator or Accumulator()
-    changed = _engine(threads, isa).product(
-        weights._core,
-        x.reshape(-1).view(np.uint8),
-        _core.TYPES[x.dtype.name],
-        len(x),
-        finite.bits,
-        _core.OVERFLOWS.index(finite.overflow),
-        PATHS.index(check.choice("path", path, PATHS)),
-        out.reshape(-1).view(np.uint8),
-        check.integer("repeat", repeat, 1, 2**31),
-    )
+    wide = x.itemsize == 2 or not weights._core.bytes
+    out = _output(out, (len(x), weights.shape[1]), _WIDE if wide else _NARROW, x)
+    bits, overflow = (accumulator.bits, _core.OVERFLOWS.index(accumulator.overflow)) if accumulator else (0, 0)
+    path = PATHS.index(check.choice("path", path, PATHS))
+    repeat = check.integer("repeat", repeat, 1, 2**31)
+    changed = _engine(threads, isa).product(weights._core, x, type_, bits, overflow, path, out, repeat)
     return out if accumulator is None else (out, changed)
 
 
@@ -131,7 +127,7 @@ def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarr
         raise TypeError(f"out must hold {np.dtype(dtype).name}, not {out.dtype}")
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
         raise ValueError("out must be C-contiguous, aligned and writable")
-    if any(np.may_share_memory(out, x) for x in inputs):
+    if any(np.may_share_memory(out, x) for x in inputs if x.size):
         raise ValueError("out overlaps an input")
     return out
 
@@ -139,9 +135,8 @@ def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarr
 def _engine(threads: int, isa: str | None) -> _core.Engine:
     """This thread's engine with so many threads at this level; kept, as are its threads and memory."""
     check.isa(isa)
-    level = isa or _core.isa_default()
-    key = check.integer("threads", threads, 1, 256), level
+    key = check.integer("threads", threads, 1, 256), isa or _core.isa_default()
     engines = _local.__dict__.setdefault("engines", {})
     if key not in engines:
-        engines[key] = _core.Engine(key[0], level)
+        engines[key] = _core.Engine(*key)
     return engines[key]

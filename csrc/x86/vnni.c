@@ -38,10 +38,38 @@ FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t ba
     return found;
 }
 
+FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t base, uint16_t *index, int16_t *value)
+{
+    const __m512i steps = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
+                                                                18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += 32) {
+        const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
+        const __m512i v = _mm512_maskz_loadu_epi16(present, x + i);
+        const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
+        const __m512i places = _mm512_add_epi16(steps, _mm512_set1_epi16((short)(base + i)));
+        _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi16(nonzero, v));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places));
+        found += (size_t)__builtin_popcount(nonzero);
+    }
+    return found;
+}
+
+FUNCTION static void columns_s32_vnni(const int32_t *lanes, size_t panels, int32_t *out)
+{
+    for (size_t p = 0; p < panels * SPPIM_PANEL; p += SPPIM_PANEL) {
+        const __m512i v0 = _mm512_loadu_si512(lanes + p), v1 = _mm512_loadu_si512(lanes + p + 16);
+        _mm512_storeu_si512(out + p, first_half(v0, v1));
+        _mm512_storeu_si512(out + p + 16, second_half(v0, v1));
+    }
+}
+
 void sppim_kernels_install_vnni(sppim_kernels *table)
 {
     install_vnni(table);
     table->compress_s8 = compress_s8_vnni;
+    table->compress_s16 = compress_s16_vnni;
+    table->columns_s32 = columns_s32_vnni;
 }
 
 #endif

@@ -7,14 +7,20 @@
 
 #undef malloc
 #undef calloc
+#undef aligned_alloc
 extern void *malloc(size_t size);
 extern void *calloc(size_t count, size_t size);
+extern void *aligned_alloc(size_t alignment, size_t size);
 
 #include "sppim.h"
 
 static long allocations_left; /* before the one that fails */
 
 void *failing_malloc(size_t size) { return allocations_left-- == 0 ? NULL : malloc(size); }
+void *failing_aligned_alloc(size_t alignment, size_t size)
+{
+    return allocations_left-- == 0 ? NULL : aligned_alloc(alignment, size);
+}
 void *failing_calloc(size_t count, size_t size) { return allocations_left-- == 0 ? NULL : calloc(count, size); }
 
 static void fail(const char *what, sppim_status status)
@@ -59,6 +65,24 @@ static sppim_status use_schedule(void)
     return status;
 }
 
+static sppim_status use_products(void)
+{
+    const int8_t w[3 * 2] = {1, 2, 3, 4, 5, 6}, x[2 * 3] = {1, 0, 3, 4, 5, -6}, d[2 * 2] = {1, 2, 3, 4};
+    int32_t y[2 * 2], g[3 * 2];
+    sppim_weights *weights = NULL;
+    sppim_engine *engine = NULL;
+    sppim_status status = sppim_weights_create(w, SPPIM_S8, 3, 2, &weights);
+    if (status == SPPIM_OK)
+        status = sppim_engine_create(2, NULL, &engine);
+    if (status == SPPIM_OK)
+        status = sppim_product(engine, weights, x, SPPIM_S8, 2, (sppim_accumulator){0, 0}, SPPIM_PATH_AUTO, NULL, NULL, y, NULL);
+    if (status == SPPIM_OK)
+        status = sppim_gradient(engine, x, d, 2, 3, 2, SPPIM_PATH_AUTO, NULL, NULL, g);
+    sppim_weights_destroy(weights);
+    sppim_engine_destroy(engine);
+    return status;
+}
+
 static long fail_each(const char *what, sppim_status (*use)(void))
 {
     for (long n = 0;; n++) {
@@ -73,6 +97,7 @@ static long fail_each(const char *what, sppim_status (*use)(void))
 
 int main(void)
 {
-    printf("%ld %ld\n", fail_each("network", use_network), fail_each("schedule", use_schedule));
+    printf("%ld %ld %ld\n", fail_each("network", use_network), fail_each("schedule", use_schedule),
+           fail_each("products", use_products));
     return 0;
 }
