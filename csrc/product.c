@@ -335,10 +335,10 @@ static sppim_nonzeros listed(const product *p, size_t r, size_t block)
     return x;
 }
 
-/* Where the sums of a whole panel can go without a detour. */
+/* Where the sums of a whole panel can go without a detour. One plane of bytes makes 32-bit results. */
 static int32_t *direct(const product *p, const block *t, size_t panel)
 {
-    if (p->wide_output || p->planes == 2 || (panel + 1) * SPPIM_PANEL > p->w->n)
+    if (p->planes == 2 || (panel + 1) * SPPIM_PANEL > p->w->n)
         return NULL;
     return (int32_t *)p->y + t->first * p->w->n + panel * SPPIM_PANEL;
 }
@@ -427,15 +427,23 @@ static void finite_pairs(const product *p, const block *t)
 
 /* ---- results ------------------------------------------------------------------------------------------------------------ */
 
-/* 8-bit sums, and their second plane, to scratch->wide. */
-static void widen_bytes(const product *p, const block *t)
+/* 8-bit sums with their second plane to scratch->wide. */
+static void join_planes(const product *p, const block *t)
 {
     for (size_t i = 0; i < t->rows * SPPIM_GROUP; i++)
-        t->scratch->wide[i] =
-            t->scratch->sums[i] + (p->planes == 2 ? (int64_t)p->plane_scale * t->scratch->high[i] : 0);
+        t->scratch->wide[i] = t->scratch->sums[i] + (int64_t)p->plane_scale * t->scratch->high[i];
 }
 
-static void store(const product *p, const block *t)
+static void store_narrow(const product *p, const block *t)
+{
+    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(SPPIM_GROUP, p->w->n - column);
+    const size_t done = p->skip ? 0 : columns / SPPIM_PANEL * SPPIM_PANEL; /* whole panels went straight there */
+    for (size_t r = 0; r < t->rows; r++)
+        memcpy((int32_t *)p->y + (t->first + r) * p->w->n + column + done, t->scratch->sums + r * SPPIM_GROUP + done,
+               (columns - done) * sizeof(int32_t));
+}
+
+static void store_wide(const product *p, const block *t)
 {
     const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(SPPIM_GROUP, p->w->n - column);
     for (size_t r = 0; r < t->rows; r++) {
@@ -445,8 +453,7 @@ static void store(const product *p, const block *t)
             memcpy((int64_t *)p->y + to, from, columns * sizeof *from);
         else
             for (size_t c = 0; c < columns; c++)
-                if (p->skip || p->planes == 2 || !direct(p, t, (column + c) / SPPIM_PANEL))
-                    ((int32_t *)p->y)[to + c] = (int32_t)from[c];
+                ((int32_t *)p->y)[to + c] = (int32_t)from[c];
     }
 }
 
@@ -459,21 +466,22 @@ static void product_task(void *context, size_t index, sppim_worker *worker)
     t.panels = sppim_smaller(2, p->w->panels - 2 * t.group);
     if (p->bytes) {
         (p->skip ? sparse_bytes : dense_bytes)(p, &t);
-        if (p->skip || !direct(p, &t, 2 * t.group + t.panels - 1)) {
-            widen_bytes(p, &t);
-            store(p, &t);
+        if (p->planes == 1) {
+            store_narrow(p, &t);
+            return;
         }
-        return;
+        join_planes(p, &t);
+    } else {
+        memset(t.scratch->wide, 0, t.rows * SPPIM_GROUP * sizeof *t.scratch->wide);
+        if (p->finite)
+            finite_pairs(p, &t);
+        else if (p->skip)
+            sparse_pairs(p, &t);
+        else
+            for (int i = 0; i < p->planes; i++)
+                dense_plane(p, &t, i, i ? p->plane_scale : 1);
     }
-    memset(t.scratch->wide, 0, t.rows * SPPIM_GROUP * sizeof *t.scratch->wide);
-    if (p->finite)
-        finite_pairs(p, &t);
-    else if (p->skip)
-        sparse_pairs(p, &t);
-    else
-        for (int i = 0; i < p->planes; i++)
-            dense_plane(p, &t, i, i ? p->plane_scale : 1);
-    store(p, &t);
+    store_wide(p, &t);
 }
 
 static bool accumulator_valid(sppim_accumulator a)
