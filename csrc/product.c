@@ -11,6 +11,8 @@
 #define TASK_MACS ((size_t)8000000)
 #define SPARSE_ROWS_BYTES ((size_t)448) /* of weights, that stay in the first-level cache */
 #define SPARSE_ROWS_PAIRS ((size_t)256)
+#define SPAN              ((size_t)4) /* groups whose sums stay in registers while a list is read once ... */
+#define SPAN_ROWS         ((size_t)2048) /* ... if so many rows of them stay in the second-level cache */
 
 /* Density of non-zeros, in percent, below which skipping beats the dense product: bytes; words by bytes; words by words. */
 enum { CROSSOVER_BYTES = 45, CROSSOVER_PLANES = 65, CROSSOVER_PAIRS = 45 };
@@ -27,6 +29,7 @@ typedef struct product {
     const void *x;
     int32_t type;
     size_t m, ld, block_rows;
+    size_t span; /* groups of one task */
     sppim_accumulator accumulator;
     bool bytes;       /* 8-bit kernels; else pairs */
     bool wide_output; /* s64 */
@@ -133,14 +136,15 @@ static void plan(product *p, int32_t path)
         p->skip = false; /* beyond what the lists can split */
     p->skip |= p->finite;
     plan_planes(p, &f);
-    const size_t most = p->finite ? w->k : p->bytes ? SPARSE_ROWS_BYTES : SPARSE_ROWS_PAIRS;
+    p->span = p->skip && p->bytes && w->k <= SPAN_ROWS ? SPAN : 1;
+    const size_t most = p->finite || p->span > 1 ? w->k : p->bytes ? SPARSE_ROWS_BYTES : SPARSE_ROWS_PAIRS;
     p->block = sppim_round_up(sppim_ceil_div(w->k, sppim_ceil_div(w->k, most)), SPPIM_DEPTH);
     p->blocks = sppim_ceil_div(w->k, p->block);
     const bool whole = w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
     p->in_place = !p->skip && whole && p->planes == 1 && !p->offset && (p->bytes || p->type == SPPIM_S16);
     p->ld = p->in_place ? w->k : sppim_round_up(w->k, SPPIM_GROUP);
     p->list_ld = w->depth + SPPIM_DEPTH * p->blocks + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
-    p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (w->k * SPPIM_GROUP)));
+    p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (w->k * SPPIM_GROUP)) / p->span);
 }
 
 static void lay_out(product *p, sppim_arena *arena)
@@ -256,7 +260,7 @@ static size_t list_part(const product *p, size_t first, size_t count, size_t bas
     if (p->type == SPPIM_S16 && !p->bytes)
         return kernels->compress_s16((const int16_t *)p->x + first, count, base, index, p->words[0] + to);
     if (p->type == SPPIM_S16) {
-        int16_t value[SPARSE_ROWS_BYTES + SPPIM_GROUP];
+        int16_t value[SPAN_ROWS + SPPIM_GROUP];
         const size_t found = kernels->compress_s16((const int16_t *)p->x + first, count, base, index, value);
         split_words(value, found, false, p->operands[0] + to, p->operands[1] + to);
         return found;
@@ -318,6 +322,7 @@ static void operand_task(void *context, size_t index, sppim_worker *worker)
 
 typedef struct block {
     size_t first, rows, group, panels;
+    size_t width; /* columns of the sums in scratch: panels, rounded up to a span */
     scratch *scratch;
 } block;
 
@@ -363,17 +368,18 @@ static void dense_bytes(const product *p, const block *t)
 static void sparse_bytes(const product *p, const block *t)
 {
     const sppim_weights *w = p->w;
+    const size_t stride = w->depth * SPPIM_GROUP, groups = sppim_ceil_div(t->panels, 2);
     int32_t *sums[2] = {t->scratch->sums, t->scratch->high};
     for (int i = 0; i < p->planes; i++)
         for (size_t r = 0; r < t->rows; r++)
-            for (size_t c = 0; c < SPPIM_GROUP; c++)
-                sums[i][r * SPPIM_GROUP + c] = p->shift[i][t->first + r];
+            for (size_t c = 0; c < t->width; c++)
+                sums[i][r * t->width + c] = p->shift[i][t->first + r];
     for (size_t b = 0; b < p->blocks; b++)
         for (size_t r = 0; r < t->rows; r++)
-            p->engine->kernels->product_sparse_s8(listed(p, t->first + r, b), w->rows + t->group * w->depth * SPPIM_GROUP, 0,
-                                                  1, sums[0] + r * SPPIM_GROUP, sums[1] + r * SPPIM_GROUP);
+            p->engine->kernels->product_sparse_s8(listed(p, t->first + r, b), w->rows + t->group * stride, stride, groups,
+                                                  sums[0] + r * t->width, sums[1] + r * t->width);
     for (int i = 0; i < p->planes; i++)
-        p->engine->kernels->columns_s32(sums[i], 2 * t->rows, sums[i]);
+        p->engine->kernels->columns_s32(sums[i], t->rows * t->width / SPPIM_PANEL, sums[i]);
 }
 
 static const int16_t *pairs_of(const product *p, const block *t, size_t h)
@@ -430,24 +436,24 @@ static void finite_pairs(const product *p, const block *t)
 /* 8-bit sums with their second plane to scratch->wide. */
 static void join_planes(const product *p, const block *t)
 {
-    for (size_t i = 0; i < t->rows * SPPIM_GROUP; i++)
+    for (size_t i = 0; i < t->rows * t->width; i++)
         t->scratch->wide[i] = t->scratch->sums[i] + (int64_t)p->plane_scale * t->scratch->high[i];
 }
 
 static void store_narrow(const product *p, const block *t)
 {
-    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(SPPIM_GROUP, p->w->n - column);
+    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(t->width, p->w->n - column);
     const size_t done = p->skip ? 0 : columns / SPPIM_PANEL * SPPIM_PANEL; /* whole panels went straight there */
     for (size_t r = 0; r < t->rows; r++)
-        memcpy((int32_t *)p->y + (t->first + r) * p->w->n + column + done, t->scratch->sums + r * SPPIM_GROUP + done,
+        memcpy((int32_t *)p->y + (t->first + r) * p->w->n + column + done, t->scratch->sums + r * t->width + done,
                (columns - done) * sizeof(int32_t));
 }
 
 static void store_wide(const product *p, const block *t)
 {
-    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(SPPIM_GROUP, p->w->n - column);
+    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(t->width, p->w->n - column);
     for (size_t r = 0; r < t->rows; r++) {
-        const int64_t *from = t->scratch->wide + r * SPPIM_GROUP;
+        const int64_t *from = t->scratch->wide + r * t->width;
         const size_t to = (t->first + r) * p->w->n + column;
         if (p->wide_output)
             memcpy((int64_t *)p->y + to, from, columns * sizeof *from);
@@ -460,10 +466,11 @@ static void store_wide(const product *p, const block *t)
 static void product_task(void *context, size_t index, sppim_worker *worker)
 {
     const product *p = context;
-    block t = {.first = index / p->w->groups * p->block_rows, .group = index % p->w->groups,
+    const size_t spans = sppim_ceil_div(p->w->groups, p->span);
+    block t = {.first = index / spans * p->block_rows, .group = index % spans * p->span, .width = p->span * SPPIM_GROUP,
                .scratch = &p->scratch[worker->id]};
     t.rows = sppim_smaller(p->block_rows, p->m - t.first);
-    t.panels = sppim_smaller(2, p->w->panels - 2 * t.group);
+    t.panels = sppim_smaller(2 * p->span, p->w->panels - 2 * t.group);
     if (p->bytes) {
         (p->skip ? sparse_bytes : dense_bytes)(p, &t);
         if (p->planes == 1) {
@@ -498,7 +505,7 @@ static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
     if (!arena.base)
         return SPPIM_ERROR_MEMORY;
     lay_out(p, &arena);
-    const size_t tasks = sppim_ceil_div(p->m, p->block_rows) * p->w->groups;
+    const size_t tasks = sppim_ceil_div(p->m, p->block_rows) * sppim_ceil_div(p->w->groups, p->span);
     if (!sppim_pool_run(p->engine->pool, operand_task, p, sppim_ceil_div(p->m, BLOCK_ROWS)) ||
         !sppim_pool_run(p->engine->pool, product_task, p, tasks))
         return SPPIM_ERROR_INTERRUPTED;

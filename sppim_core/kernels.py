@@ -1,6 +1,7 @@
 """The products of the core on their own (docs/arithmetic.md, A11): exact integer matrix products on packed weights, with sparse
 operands, power-of-two weights, and accumulators of any width."""
 
+import os
 import threading
 
 import numpy as np
@@ -134,9 +135,11 @@ def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarr
 
 def _engine(threads: int, isa: str | None) -> _core.Engine:
     """This thread's engine with so many threads at this level; kept, as are its threads and memory."""
-    check.isa(isa)
-    key = check.integer("threads", threads, 1, 256), isa or _core.isa_default()
     engines = _local.__dict__.setdefault("engines", {})
-    if key not in engines:
-        engines[key] = _core.Engine(*key)
+    key = threads, isa or os.environ.get("SPPIM_ISA")
+    if type(threads) is not int or type(isa) not in (str, type(None)) or key not in engines:
+        threads = check.integer("threads", threads, 1, 256)
+        check.isa(isa)
+        key = threads, isa or os.environ.get("SPPIM_ISA")
+        engines[key] = _core.Engine(threads, isa or _core.isa_default())
     return engines[key]
