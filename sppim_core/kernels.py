@@ -1,5 +1,7 @@
-"""The products of the core on their own (docs/arithmetic.md, A11): exact integer matrix products on packed weights, with sparse
-operands, power-of-two weights, and accumulators of any width."""
+"""The products of the core on their own (docs/arithmetic.md, A11).
+
+Exact integer matrix products on packed weights, with sparse operands, power-of-two weights and accumulators of any
+width."""
 
 import os
 import threading
@@ -16,7 +18,7 @@ _local = threading.local()  # engines of a thread: each serves one call at a tim
 
 
 class Weights:
-    """A weight matrix (k, n) of int8 or int16, packed once into the layout that the kernels read; 1..65535 rows and columns.
+    """A weight matrix (k, n) of int8 or int16, 1..65535 rows and columns, packed once into the layout of the kernels.
 
     It keeps no link to the array. `shape` and `dtype` are those of the values."""
 
@@ -28,7 +30,7 @@ class Weights:
 
     @classmethod
     def from_codes(cls, codes: np.ndarray) -> "Weights":
-        """Power-of-two weights from their codes (A4.1), uint8 (k, n): bit 3 the sign, bits 2..0 the exponent, 7 for zero."""
+        """Power-of-two weights from codes (A4.1), uint8 (k, n): bit 3 the sign, bits 2..0 the exponent, 7 for zero."""
         codes = check.array("codes", codes, np.uint8, 2, 0, 15)
         weights = cls.__new__(cls)
         weights._pack(codes, "pot")
@@ -70,11 +72,12 @@ def product(
     out: np.ndarray | None = None,
     repeat: int = 1,
 ):
-    """A11.1: x times weights, exact. x: uint8, int8 or int16 (m, k). Returns (m, n): int32 for bytes times bytes, else int64.
+    """A11.1: x times weights, exact. x: uint8, int8 or int16 (m, k). Returns (m, n), int32 for bytes times bytes, else
+    int64.
 
-    accumulator: an Accumulator of 8..32 bits is applied after every addition, k ascending; then (result, how often it changed a
-    sum) is returned. path (auto, dense, sparse), isa and threads choose how, never what. out: an array for the result. repeat: do
-    it so many times in one call, for benchmarks."""
+    accumulator: an Accumulator of 8..32 bits is applied after every addition, k ascending; then the pair (result, how
+    often it changed a sum) is returned. path (auto, dense, sparse), isa and threads choose how, never what. out: an
+    array for the result. repeat: do it so many times in one call, for benchmarks."""
     if not isinstance(weights, Weights):
         raise TypeError(f"weights must be Weights, not {type(weights).__name__}")
     x = check.plain_array("x", x)
@@ -90,9 +93,9 @@ def product(
     wide = x.itemsize == 2 or not weights._core.bytes
     out = _output(out, (len(x), weights.shape[1]), _WIDE if wide else _NARROW, x)
     bits, overflow = (accumulator.bits, _core.OVERFLOWS.index(accumulator.overflow)) if accumulator else (0, 0)
-    path = PATHS.index(check.choice("path", path, PATHS))
+    way = PATHS.index(check.choice("path", path, PATHS))
     repeat = check.integer("repeat", repeat, 1, 2**31)
-    changed = _engine(threads, isa).product(weights._core, x, type_, bits, overflow, path, out, repeat)
+    changed = _engine(threads, isa).product(weights._core, x, type_, bits, overflow, way, out, repeat)
     return out if accumulator is None else (out, changed)
 
 
@@ -105,8 +108,9 @@ def gradient(
     threads: int = 1,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A11.2: the transpose of x (b, k) times d (b, n), both int8; int32 (k, n). Rows of d that are zero cost nothing; on the sparse
-    path neither do zeros of x. Other arguments as in product()."""
+    """A11.2: the transpose of x (b, k) times d (b, n), both int8; int32 (k, n).
+
+    Rows of d that are zero cost nothing; on the sparse path neither do zeros of x. Other arguments as in product()."""
     x, d = check.array("x", x, np.int8, 2), check.array("d", d, np.int8, 2)
     if len(x) != len(d):
         raise ShapeError(f"x and d must have equal lengths, not {len(x)} and {len(d)}")
@@ -136,10 +140,10 @@ def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarr
 def _engine(threads: int, isa: str | None) -> _core.Engine:
     """This thread's engine with so many threads at this level; kept, as are its threads and memory."""
     engines = _local.__dict__.setdefault("engines", {})
-    key = threads, isa or os.environ.get("SPPIM_ISA")
-    if type(threads) is not int or type(isa) not in (str, type(None)) or key not in engines:
+    if type(threads) is not int:
         threads = check.integer("threads", threads, 1, 256)
+    level = isa if isinstance(isa, str) else os.environ.get("SPPIM_ISA")
+    if isa is not None and not isinstance(isa, str) or (threads, level) not in engines:
         check.isa(isa)
-        key = threads, isa or os.environ.get("SPPIM_ISA")
-        engines[key] = _core.Engine(threads, isa or _core.isa_default())
-    return engines[key]
+        engines[threads, level] = _core.Engine(check.integer("threads", threads, 1, 256), isa or _core.isa_default())
+    return engines[threads, level]

@@ -1,4 +1,4 @@
-"""A11: products on their own against NumPy's exact integers and the slow model, on every level, path and thread count."""
+"""A11: products on their own against NumPy's exact integers and the slow model, on every level, path, thread count."""
 
 import itertools
 import pickle
@@ -51,9 +51,9 @@ def test_product(x_type, w_type, isa):
 @pytest.mark.parametrize("x_type, largest", [("uint8", 127), ("int16", 32639), ("int16", 2047), ("int16", 127)])
 def test_narrower_values_take_other_planes(x_type, largest):
     rng = np.random.default_rng(4)
-    x = (rng.integers(0 if x_type == "uint8" else -largest, largest + 1, (20, 700)) * (rng.random((20, 700)) < 0.4)).astype(
-        x_type
-    )
+    x = (
+        rng.integers(0 if x_type == "uint8" else -largest, largest + 1, (20, 700)) * (rng.random((20, 700)) < 0.4)
+    ).astype(x_type)
     for w_type, path in itertools.product(W_TYPES, ("dense", "sparse")):
         packed, w = weights(rng, (700, 40), w_type)
         assert np.array_equal(kernels.product(x, packed, path=path), x.astype(np.int64) @ w)
@@ -99,7 +99,9 @@ def test_order_of_a_finite_accumulator():
 @pytest.mark.parametrize("isa", LEVELS)
 def test_gradient(isa):
     rng = np.random.default_rng(5)
-    for (b, k, n), zeros in itertools.product([(0, 3, 2), (1, 1, 1), (5, 70, 33), (64, 130, 300), (300, 65, 64)], (0.0, 0.8)):
+    for (b, k, n), zeros in itertools.product(
+        [(0, 3, 2), (1, 1, 1), (5, 70, 33), (64, 130, 300), (300, 65, 64)], (0.0, 0.8)
+    ):
         x, d = values(rng, (b, k), "int8", zeros), values(rng, (b, n), "int8")
         d[rng.random(b) < zeros] = 0
         expected = x.astype(np.int64).T @ d
@@ -159,9 +161,17 @@ X, W = np.ones((2, 3), np.int8), kernels.Weights(np.ones((3, 4), np.int8))
         (lambda: kernels.Weights(np.ones((3, 4), bool)), TypeError, "w must hold int8 or int16, not bool"),
         (lambda: kernels.Weights(np.ones((3, 4), ">i2")), TypeError, "w must hold int8 or int16, not >i2"),
         (lambda: kernels.Weights(np.ones(3, np.int8)), ShapeError, r"w must have 2 dimensions, not shape \(3,\)"),
-        (lambda: kernels.Weights(np.ones((0, 4), np.int8)), ShapeError, r"w must have 1..65535 rows, not shape \(0, 4\)"),
+        (
+            lambda: kernels.Weights(np.ones((0, 4), np.int8)),
+            ShapeError,
+            r"w must have 1..65535 rows, not shape \(0, 4\)",
+        ),
         (lambda: kernels.Weights([[1]]), TypeError, "w must be a NumPy array, not list"),
-        (lambda: kernels.Weights.from_codes(np.full((1, 1), 16, np.uint8)), ValueError, "codes must hold values in 0..15"),
+        (
+            lambda: kernels.Weights.from_codes(np.full((1, 1), 16, np.uint8)),
+            ValueError,
+            "codes must hold values in 0..15",
+        ),
         (lambda: kernels.product(X, np.ones((3, 4))), TypeError, "weights must be Weights, not ndarray"),
         (lambda: kernels.product(X.astype(float), W), TypeError, "x must hold uint8, int8 or int16, not float64"),
         (lambda: kernels.product(X[:, :2], W), ShapeError, "x has 2 columns, weights 3 rows"),
