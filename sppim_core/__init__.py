@@ -14,7 +14,7 @@ except ImportError as error:
         f"or start Python in another folder to use an installed one ({error})"
     ) from error
 
-from sppim_core import arithmetic, data, kernels, report, schedule, train
+from sppim_core import arithmetic, convolution, data, kernels, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
@@ -39,6 +39,7 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "arithmetic",
+    "convolution",
     "data",
     "get_include",
     "kernels",

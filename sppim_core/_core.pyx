@@ -271,6 +271,23 @@ cdef class Engine:
         _check(status, "gradient")
 
 
+def unfold(const int8_t[:, :, :, ::1] x, int32_t rows, int32_t columns, int32_t stride, int32_t padding):
+    """int8 (n, down, across, rows x columns x channels)."""
+    cdef sppim_window window = sppim_window(
+        struct_size=sizeof(sppim_window), height=x.shape[1], width=x.shape[2], channels=x.shape[3], rows=rows,
+        columns=columns, stride=stride, padding=padding)
+    cdef size_t n = x.shape[0], down, across
+    cdef sppim_status status
+    _check(sppim_window_outputs(&window, &down, &across), "unfold")
+    out = np.empty((n, down, across, rows * columns * x.shape[3]), np.int8)
+    cdef int8_t[:, :, :, ::1] view = out
+    if n:
+        with nogil:
+            status = sppim_unfold(&window, &x[0, 0, 0, 0], n, &view[0, 0, 0, 0])
+        _check(status, "unfold")
+    return out
+
+
 # ---- network ---------------------------------------------------------------------------------------------
 
 def layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits, bint centred,

@@ -55,6 +55,17 @@ cdef extern from "sppim.h" nogil:
                                void *y, uint64_t *changed)
     sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t *d, size_t b, size_t k, size_t n,
                                 int32_t path, sppim_poll poll, void *user, int32_t *g)
+    ctypedef struct sppim_window:
+        size_t struct_size
+        int32_t height
+        int32_t width
+        int32_t channels
+        int32_t rows
+        int32_t columns
+        int32_t stride
+        int32_t padding
+    sppim_status sppim_window_outputs(const sppim_window *window, size_t *down, size_t *across)
+    sppim_status sppim_unfold(const sppim_window *window, const int8_t *x, size_t n, int8_t *out)
 
     ctypedef struct sppim_counters:
         pass

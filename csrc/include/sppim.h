@@ -170,6 +170,20 @@ sppim_status sppim_product(sppim_engine *engine, const sppim_weights *weights, c
 sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t *d, size_t b, size_t k, size_t n,
                             int32_t path, sppim_poll poll, void *user, int32_t *g);
 
+/* How a convolution walks over an image of [height][width][channels] (A11.3). */
+typedef struct sppim_window {
+    size_t struct_size;               /* sizeof(sppim_window) */
+    int32_t height, width, channels;  /* 1..65535 */
+    int32_t rows, columns;            /* of the window, 1..65535, at most the padded image's */
+    int32_t stride;                   /* 1..65535 */
+    int32_t padding;                  /* zeros on each side, 0..65535, less than rows and columns */
+} sppim_window;
+
+/* Output positions of a window, down and across. */
+sppim_status sppim_window_outputs(const sppim_window *window, size_t *down, size_t *across);
+/* The operands of a convolution as a matrix: out[n][down][across][rows][columns][channels] from x[n][height][width][channels]. */
+sppim_status sppim_unfold(const sppim_window *window, const int8_t *x, size_t n, int8_t *out);
+
 /* ---- network (A5..A9) ---------------------------------------------------------------------------- */
 
 typedef struct sppim_layer_config {
