@@ -1,4 +1,4 @@
-"""Convolutions on the products of kernels.py (docs/arithmetic.md, A11.3): forward, gradient of weights, error of inputs.
+"""Convolutions on the products of kernels.py (docs/arithmetic.md, A11.3).
 
 Images are (n, height, width, channels). Windows are unfolded a few images at a time, so that their operands stay near
 the processor; everything else is one of the two products."""
@@ -86,8 +86,8 @@ def error(
     padding: int = 0,
     **how,
 ):
-    """Error of the inputs: errors int8 (n, down, across, m) back through weights int8 or int16 (rows x columns x c, m) to
-    images of inputs = (h, w): (n, h, w, c), int32 or int64. how: path, isa, threads.
+    """Error of the inputs: errors int8 (n, down, across, m) back through weights int8 or int16 (rows x columns x c, m)
+    to images of inputs = (h, w): (n, h, w, c), int32 or int64. how: path, isa, threads.
 
     A convolution of the errors, spread out by the stride, with the weights turned around."""
     d = _images("d", d)
