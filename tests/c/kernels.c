@@ -459,6 +459,31 @@ static void compress_s8(size_t count, size_t base, int class)
     }
 }
 
+static void compress_s16(size_t count, size_t base, int class)
+{
+    CASE("compress_s16", "count base class", (long)count, (long)base, class);
+    const int16_t *x = input16(0, count, class);
+    add_output(2 * (count + 64));
+    add_output(2 * (count + 64));
+    for EACH_LEVEL {
+        const size_t found = level[now.level]->compress_s16(x, count, base, out(0), out(1));
+        for (int i = 0; found <= count && i < 2; i++)
+            memcpy((uint16_t *)out(i) + found, output[i].initial + GUARD + 2 * found, 2 * 64);
+        finish(found);
+    }
+}
+
+static void columns_s32(size_t panels)
+{
+    CASE("columns_s32", "panels", (long)panels);
+    const int32_t *lanes = input32(0, panels * SPPIM_PANEL, RANDOM);
+    add_output(4 * panels * SPPIM_PANEL);
+    for EACH_LEVEL {
+        level[now.level]->columns_s32(lanes, panels, out(0));
+        finish(0);
+    }
+}
+
 static void census_s8(size_t count, int class)
 {
     CASE("census_s8", "count class", (long)count, class);
@@ -527,8 +552,11 @@ static void check_inputs(void)
             for (int class = 0; class < CLASSES; class++) {
                 compress_s8(lengths[n], PICK(lengths), class);
                 compress_s8(lengths[n], 65536 - lengths[n], class);
+                compress_s16(lengths[n], 65536 - lengths[n], class);
                 census_s8(lengths[n], class);
             }
+    for (size_t panels = 0; panels < 6; panels++)
+        columns_s32(panels);
     for EACH(r, tallied)
         for (size_t columns = 0; columns <= 192; columns += 64)
             for (int class = 0; class < CLASSES; class++)
