@@ -10,8 +10,10 @@
 #define BLOCK_ROWS_PAIRS 256
 
 /* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md). */
-#define CROSSOVER_BYTES 45
-#define CROSSOVER_PAIRS 45
+#define CROSSOVER_BYTES 30
+#define CROSSOVER_PAIRS 15
+#define CROSSOVER_PAIRS_FEW 45 /* fewer than FEW_IMAGES, which hardly share the weights that they load */
+#define FEW_IMAGES 4
 
 /* ---- inputs ------------------------------------------------------------------------------------------------ */
 
@@ -195,23 +197,37 @@ static void multiply_pairs(const sppim_job *j, const block *t)
     }
 }
 
+#define TOGETHER ((size_t)4) /* neighbours among the lanes are so among the columns */
+
 static void add_lanes(const int32_t *lanes, int64_t *columns)
 {
-    for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
-        columns[sppim_lane_column(lane)] += lanes[lane];
+    for (size_t c = 0; c < SPPIM_PANEL; c += TOGETHER)
+        for (size_t i = 0; i < TOGETHER; i++)
+            columns[c + i] += lanes[sppim_column_lane(c) + i];
+}
+
+/* The sums of some blocks of rows that are together exact. */
+static void skip_exact(const sppim_job *j, const block *t, size_t first, size_t last)
+{
+    int32_t *sums = t->scratch->sums;
+    memset(sums, 0, t->rows * SPPIM_GROUP * sizeof *sums);
+    for (size_t p = 0; p < t->panels; p++) {
+        const int16_t *pairs = panel_pairs(j->layer, 2 * t->group + p);
+        for (size_t i = first; i < last; i++)
+            for (size_t r = 0; r < t->rows; r++)
+                j->network->kernels->product_sparse_s16(listed(&j->network->work.list, t->first + r, i), pairs,
+                                                        sums + r * SPPIM_GROUP + p * SPPIM_PANEL);
+    }
+    j->network->kernels->columns_s32(sums, 2 * t->rows, sums);
+    j->network->kernels->widen_s32(sums, t->rows * SPPIM_GROUP, t->scratch->wide);
 }
 
 static void skip_pairs(const sppim_job *j, const block *t)
 {
     const sppim_list *list = &j->network->work.list;
-    for (size_t p = 0; p < t->panels; p++)
-        for (size_t i = 0; i < list->blocks; i++)
-            for (size_t r = 0; r < t->rows; r++) {
-                int32_t sums[SPPIM_PANEL] = {0};
-                j->network->kernels->product_sparse_s16(listed(list, t->first + r, i),
-                                                        panel_pairs(j->layer, 2 * t->group + p), sums);
-                add_lanes(sums, t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL);
-            }
+    const size_t most = 2 * sppim_exact_steps(j->layer) / list->block; /* at least 2: BLOCK_ROWS_PAIRS */
+    for (size_t i = 0; i < list->blocks; i += most)
+        skip_exact(j, t, i, sppim_smaller(list->blocks, i + most));
 }
 
 /* A5.4 with an accumulator that may overflow. */
@@ -332,8 +348,9 @@ static bool choose_skipping(const sppim_job *j)
 {
     if (j->layer->fp_finite)
         return true;
+    const unsigned pairs = j->flight->n < FEW_IMAGES ? CROSSOVER_PAIRS_FEW : CROSSOVER_PAIRS;
     return sppim_skip_zeros(j->network->config.path, input_nonzeros(j), (uint64_t)j->flight->n * j->layer->k,
-                            j->layer->bytes ? CROSSOVER_BYTES : CROSSOVER_PAIRS);
+                            j->layer->bytes ? CROSSOVER_BYTES : pairs);
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)

@@ -9,7 +9,7 @@
 #include "fixed.h"
 
 /* Density of non-zero activations, in percent, below which skipping beats the dense product (docs/kernels.md). */
-#define CROSSOVER_GRADIENT 40
+#define CROSSOVER_GRADIENT 25
 
 static size_t padded_images(const sppim_job *j) { return sppim_round_up(j->images, SPPIM_DEPTH); }
 
@@ -38,16 +38,44 @@ static void prepare_errors(const sppim_job *j, size_t group)
                 layer->d[work->active[i] * layer->ld + column + c];
 }
 
-/* A7.4 for one input. */
-static void update_mean(const sppim_job *j, size_t k)
+/* s where x is 2^s, else -1. */
+static int exact_log2(size_t x)
+{
+    int s = 0;
+    while ((size_t)1 << s < x)
+        s++;
+    return (size_t)1 << s == x ? s : -1;
+}
+
+/* A7.4 for one input; log2_twice: of 2 n, so that most batches need no division. */
+static void update_mean(const sppim_job *j, size_t k, int log2_twice)
 {
     sppim_layer *layer = j->layer;
     const int64_t n = (int64_t)j->flight->n;
     const int64_t twice = 512 * (int64_t)j->flight->x_sum[j->l][k] + n;
-    const int64_t batch_mean = twice >= 0 ? twice / (2 * n) : -((-twice + 2 * n - 1) / (2 * n));
+    const int64_t batch_mean = log2_twice >= 0 ? sppim_floor_shift(twice, log2_twice)
+                               : twice >= 0    ? twice / (2 * n)
+                                               : -((-twice + 2 * n - 1) / (2 * n));
     const int64_t mean = layer->now.mean[k] + sppim_shr(batch_mean - layer->now.mean[k], 4, SPPIM_RNU);
     layer->next.mean[k] = (int16_t)mean;
     layer->next.m[k] = (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
+}
+
+/* So few images that a dense step takes them all at once. */
+static bool few_images(const sppim_job *j) { return j->images <= SPPIM_DEPTH; }
+
+/* Sum of a column, and its non-zeros. */
+static uint32_t census_column(const sppim_job *j, const int8_t *column, int32_t *sum)
+{
+    if (!few_images(j))
+        return (uint32_t)j->network->kernels->census_s8(column, j->images, sum);
+    uint32_t nonzeros = 0;
+    *sum = 0;
+    for (size_t i = 0; i < j->images; i++) {
+        *sum += column[i];
+        nonzeros += column[i] != 0;
+    }
+    return nonzeros;
 }
 
 /* Up to 64 inputs: their columns over the images with errors, the constant of the bias after the last one, and their means. */
@@ -56,6 +84,7 @@ static void prepare_inputs(const sppim_job *j, size_t first)
     const sppim_layer *layer = j->layer;
     const sppim_kernels *kernels = j->network->kernels;
     sppim_workspace *work = &j->network->work;
+    const int log2_twice = exact_log2(2 * j->flight->n);
     const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
     if (first < layer->k)
         kernels->transpose_s8(j->flight->x[j->l] + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
@@ -67,11 +96,11 @@ static void prepare_inputs(const sppim_job *j, size_t first)
             memset(column, 0, padded_images(j));
             memset(column, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
         }
-        work->x_nonzeros[k] = (uint32_t)kernels->census_s8(column, j->images, &sum);
+        work->x_nonzeros[k] = census_column(j, column, &sum);
         work->x_shift[k] = -SPPIM_OFFSET * sum;
         work->m_scale[k] = k < layer->k ? -layer->now.m[k] : 0;
         if (k < layer->k && layer->config.centred)
-            update_mean(j, k);
+            update_mean(j, k, log2_twice);
     }
 }
 
@@ -105,6 +134,7 @@ static uint64_t find_active_images(sppim_job *j)
 typedef struct tile {
     size_t row, rows;     /* rows a multiple of SPPIM_DEPTH */
     size_t panel, panels;
+    unsigned erring;      /* bit p: panel `panel + p` has errors, or is not to be left alone */
     sppim_scratch *scratch;
 } tile;
 
@@ -207,10 +237,33 @@ static bool nothing_to_do(const sppim_job *j, size_t row, size_t rows)
 {
     if (!j->layer->in_place)
         return false;
-    for (size_t k = row; k < row + rows; k++)
+    for (size_t k = row; k < row + rows && j->images; k++)
         if (j->network->work.x_nonzeros[k] || j->network->work.m_scale[k])
             return false;
     return true;
+}
+
+/* Rows from here on that have something to do, at most a tile. */
+static size_t rows_to_do(const sppim_job *j, size_t row, size_t last)
+{
+    const size_t most = sppim_smaller(SPPIM_GRADIENT_ROWS, last - row);
+    size_t rows = 0;
+    while (rows < most && !nothing_to_do(j, row + rows, SPPIM_DEPTH))
+        rows += SPPIM_DEPTH;
+    return rows;
+}
+
+/* Panels without an error have no gradient. */
+static unsigned erring_panels(const sppim_job *j, size_t panel, size_t panels)
+{
+    unsigned erring = 0;
+    for (size_t p = 0; p < panels; p++) {
+        uint32_t nonzeros = !j->layer->in_place;
+        for (size_t c = 0; c < SPPIM_PANEL; c++)
+            nonzeros |= j->layer->error_column_nonzeros[(panel + p) * SPPIM_PANEL + c];
+        erring |= (unsigned)(nonzeros != 0) << p;
+    }
+    return erring;
 }
 
 /* All panels of a few rows at once: the non-zeros of a row are found once. */
@@ -222,7 +275,8 @@ static void update_by_rows(const sppim_job *j, const sppim_update *u, tile t, si
             continue;
         (j->layer->gc_finite ? finite_gradient : sparse_gradient)(j, &t);
         for (size_t p = 0; p < t.panels; p++)
-            update_panel(j, u, &t, t.panel + p, t.scratch->gradient + p * SPPIM_PANEL);
+            if (t.erring >> p & 1)
+                update_panel(j, u, &t, t.panel + p, t.scratch->gradient + p * SPPIM_PANEL);
     }
 }
 
@@ -230,13 +284,15 @@ static void update_by_rows(const sppim_job *j, const sppim_update *u, tile t, si
 static void update_by_panels(const sppim_job *j, const sppim_update *u, tile t, size_t last)
 {
     const size_t first = t.row;
-    for (const size_t end = t.panel + t.panels; t.panel < end; t.panel++)
-        for (t.row = first; t.row < last; t.row += SPPIM_GRADIENT_ROWS) {
-            t.rows = sppim_smaller(SPPIM_GRADIENT_ROWS, last - t.row);
-            if (nothing_to_do(j, t.row, t.rows))
-                continue;
-            dense_gradient(j, &t);
-            update_panel(j, u, &t, t.panel, t.scratch->gradient);
+    for (; t.erring; t.panel++, t.erring >>= 1)
+        for (t.row = first; t.erring & 1 && t.row < last; t.row += t.rows) {
+            t.rows = rows_to_do(j, t.row, last);
+            if (t.rows) {
+                dense_gradient(j, &t);
+                update_panel(j, u, &t, t.panel, t.scratch->gradient);
+            } else {
+                t.rows = SPPIM_DEPTH;
+            }
         }
 }
 
@@ -251,7 +307,8 @@ static void gradient_task(void *context, size_t index, sppim_worker *worker)
     const size_t row = index / tasks * j->rows, last = sppim_smaller(layer->depth, row + j->rows);
     tile t = {.panel = panel, .panels = sppim_smaller(TASK_PANELS, layer->panels - panel),
               .scratch = &j->network->scratch[worker->id]};
-    for (t.row = row; t.row < last && !sppim_worker_stop(worker); t.row += 4 * SPPIM_GRADIENT_ROWS)
+    t.erring = erring_panels(j, panel, t.panels);
+    for (t.row = row; t.erring && t.row < last && !sppim_worker_stop(worker); t.row += 4 * SPPIM_GRADIENT_ROWS)
         (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(
             j, &u, t, sppim_smaller(last, t.row + 4 * SPPIM_GRADIENT_ROWS));
 }
@@ -331,6 +388,7 @@ bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight)
     const uint64_t nonzeros = find_active_images(&j);
     const size_t inputs = sppim_ceil_div(layer->depth, SPPIM_GROUP);
     j.skip = sppim_skip_zeros(network->config.path, nonzeros, (uint64_t)j.images * layer->k, CROSSOVER_GRADIENT);
+    j.skip &= network->config.path == SPPIM_PATH_SPARSE || !few_images(&j);
     j.rows = sppim_round_up(sppim_smaller(192, sppim_ceil_div(layer->depth, 2)), SPPIM_GRADIENT_ROWS);
     choose_layout(layer);
     const size_t tasks = sppim_ceil_div(layer->depth, j.rows) * sppim_ceil_div(layer->panels, TASK_PANELS);

@@ -7,7 +7,6 @@
 
 #define TASK_COLUMNS ((size_t)256)
 #define TASK_ROWS    ((size_t)96)
-#define CROSSOVER    40 /* density of non-zeros, in percent, below which skipping pays */
 
 typedef struct outer {
     sppim_engine *engine;
@@ -59,22 +58,19 @@ static void pad_rows(const int8_t *from, size_t rows, size_t width, size_t ld, i
     }
 }
 
-/* Padded copies, and the images that count; whether their inputs are sparse enough to skip zeros. */
+/* Padded copies, and the images that count. */
 static void begin(outer *o, int32_t path)
 {
     const sppim_kernels *kernels = o->engine->kernels;
-    uint64_t nonzeros = 0;
     int32_t sum;
     pad_rows(o->x, o->b, o->k, o->x_ld, o->x_rows);
     pad_rows(o->d, o->b, o->n, o->d_ld, o->d_rows);
     o->images = 0;
     for (size_t b = 0; b < o->b; b++)
-        if (kernels->census_s8(o->d_rows + b * o->d_ld, o->d_ld, &sum)) {
+        if (kernels->census_s8(o->d_rows + b * o->d_ld, o->d_ld, &sum))
             o->active[o->images++] = (uint16_t)b;
-            nonzeros += kernels->census_s8(o->x_rows + b * o->x_ld, o->x_ld, &sum);
-        }
     o->depth = sppim_round_up(o->images, SPPIM_DEPTH);
-    o->skip = path == SPPIM_PATH_AUTO ? 100 * nonzeros < CROSSOVER * (uint64_t)o->images * o->k : path == SPPIM_PATH_SPARSE;
+    o->skip = path == SPPIM_PATH_SPARSE; /* on its own it never paid yet (docs/kernels.md) */
 }
 
 static void prepare_task(void *context, size_t index, sppim_worker *worker)

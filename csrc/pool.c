@@ -2,12 +2,17 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #define POLL_INTERVAL_NS 5000000L /* while the caller waits for the others */
+
+/* The phases of a small step follow each other within microseconds, which is what waking a thread costs: a thread that waits
+ * looks this often before it sleeps, for 20 us or so. */
+#define LOOKS 1000
 
 struct sppim_pool {
     int threads, started;
@@ -16,9 +21,10 @@ struct sppim_pool {
     pthread_cond_t work, done;
     pthread_t *handles;
     sppim_worker *workers;
-    unsigned long round; /* guarded by mutex, as are active and quit */
-    int active;
-    bool quit;
+    atomic_ulong round; /* these three change under the mutex; who does not sleep yet reads them without it */
+    atomic_int active;
+    atomic_bool quit;
+    int looks, patience; /* before a worker sleeps, and the caller */
     sppim_task task;
     void *context;
     size_t count;
@@ -27,6 +33,15 @@ struct sppim_pool {
     sppim_poll poll;
     void *user;
 };
+
+static long processors(void)
+{
+#ifdef _SC_NPROCESSORS_ONLN
+    return sysconf(_SC_NPROCESSORS_ONLN);
+#else
+    return 1;
+#endif
+}
 
 static void init_sync(sppim_pool *pool)
 {
@@ -38,6 +53,8 @@ static void init_sync(sppim_pool *pool)
     pthread_cond_init(&pool->done, &steady);
     pthread_condattr_destroy(&steady);
     pool->owner = getpid();
+    pool->looks = processors() >= pool->threads ? LOOKS : 0; /* looking must not keep the others from working */
+    pool->patience = pool->looks;
     pool->started = 0;
     pool->active = 0;
     pool->round = 0;
@@ -107,25 +124,55 @@ static void work(sppim_pool *pool, sppim_worker *worker)
     }
 }
 
+/* Now and then the processor goes to whoever wants it, who may be the thread that is waited for. */
+static void pause_briefly(int look)
+{
+    if (look % 64 == 63) {
+        sched_yield();
+        return;
+    }
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ volatile("isb");
+#endif
+}
+
+static void await_round(sppim_pool *pool, unsigned long last)
+{
+    for (int i = 0; i < pool->looks && atomic_load(&pool->round) == last && !atomic_load(&pool->quit); i++)
+        pause_briefly(i);
+}
+
+/* Who looked in vain, because the others have no processor or much to do, looks less often the next time. */
+static void await_others(sppim_pool *pool)
+{
+    int i = 0;
+    for (; i < pool->patience && atomic_load(&pool->active); i++)
+        pause_briefly(i);
+    pool->patience = i < pool->patience ? pool->looks : pool->patience / 4 + pool->looks / 64;
+}
+
 static void *thread_main(void *argument)
 {
     sppim_worker *worker = argument;
     sppim_pool *pool = worker->pool;
-    pthread_mutex_lock(&pool->mutex);
     for (;;) {
+        await_round(pool, worker->round);
+        pthread_mutex_lock(&pool->mutex);
         while (!pool->quit && pool->round == worker->round)
             pthread_cond_wait(&pool->work, &pool->mutex);
-        if (pool->quit)
-            break;
+        const bool quit = pool->quit;
         worker->round = pool->round;
         pthread_mutex_unlock(&pool->mutex);
+        if (quit)
+            return NULL;
         work(pool, worker);
         pthread_mutex_lock(&pool->mutex);
         if (--pool->active == 0)
             pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->mutex);
     }
-    pthread_mutex_unlock(&pool->mutex);
-    return NULL;
 }
 
 /* Starts the missing threads; if the system has none left, fewer do the work, with the same bits. */
@@ -144,6 +191,7 @@ static void start_threads(sppim_pool *pool)
 
 static void wait_for_others(sppim_pool *pool)
 {
+    await_others(pool);
     pthread_mutex_lock(&pool->mutex);
     while (pool->active) {
         struct timespec until;

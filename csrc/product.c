@@ -14,8 +14,10 @@
 #define SPAN              ((size_t)4) /* groups whose sums stay in registers while a list is read once ... */
 #define SPAN_ROWS         ((size_t)2048) /* ... if so many rows of them stay in the second-level cache */
 
-/* Density of non-zeros, in percent, below which skipping beats the dense product: bytes; words by bytes; words by words. */
-enum { CROSSOVER_BYTES = 45, CROSSOVER_PLANES = 65, CROSSOVER_PAIRS = 45 };
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
+ * weights that they load; a few. */
+#define FEW_ROWS 4
+static const unsigned crossover_bytes[2] = {37, 75}, crossover_planes[2] = {67, 90}, crossover_pairs[2] = {15, 38};
 
 typedef struct scratch {
     int32_t *sums, *high; /* [BLOCK_ROWS][SPPIM_GROUP] */
@@ -130,7 +132,8 @@ static void plan(product *p, int32_t path)
     p->finite = p->accumulator.bits && terms * w->k >= (uint64_t)1 << (p->accumulator.bits - 1);
     p->bytes = w->bytes && !p->finite;
     p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : w->depth;
-    const unsigned crossover = !p->bytes ? CROSSOVER_PAIRS : bytes_in ? CROSSOVER_BYTES : CROSSOVER_PLANES;
+    const bool few = p->m < FEW_ROWS;
+    const unsigned crossover = (!p->bytes ? crossover_pairs : bytes_in ? crossover_bytes : crossover_planes)[few];
     p->skip = path == SPPIM_PATH_AUTO ? 100 * f.nonzeros < crossover * (uint64_t)p->m * w->k : path == SPPIM_PATH_SPARSE;
     if ((p->bytes && f.highest > 32639) || (!p->bytes && p->exact_steps < SPARSE_ROWS_PAIRS / 2))
         p->skip = false; /* beyond what the lists can split */

@@ -261,28 +261,24 @@ FUNCTION static void LEVEL(product_sparse_s8)(sppim_nonzeros x, const uint8_t *r
             sparse_s8(x, rows + g * group_stride, 0, 1, 1, acc + g * SPPIM_GROUP, NULL);
 }
 
-/* Word r0 of each dword of one vector beside word r1 of the other. */
-INLINE __m512i choose_words(unsigned r0, unsigned r1)
+/* A word of an operand where its row is in the pairs; the other row meets 0. */
+INLINE __m512i beside_zero(uint16_t index, int16_t value)
 {
-    const __m512i dword = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_or_si512(_mm512_add_epi32(dword, _mm512_set1_epi32((int)r0)),
-                           _mm512_slli_epi32(_mm512_add_epi32(dword, _mm512_set1_epi32((int)(32 + r1))), 16));
+    return _mm512_set1_epi32((int)((uint32_t)(uint16_t)value << index % 2 * 16));
 }
 
+/* No two non-zeros are brought together: choosing their words would cost more than the multiplications by 0. */
 FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *pairs, int32_t *sums)
 {
-    const __m512i choice[2][2] = {{choose_words(0, 0), choose_words(0, 1)}, {choose_words(1, 0), choose_words(1, 1)}};
     __m512i acc[2][2];
     for (int i = 0; i < 4; i++)
         acc[i / 2][i % 2] = _mm512_setzero_si512();
     for (size_t i = 0; i < x.count; i += 4)
-        for (size_t h = 0; h < 2; h++) {
-            const uint16_t i0 = x.index[i + 2 * h], i1 = x.index[i + 2 * h + 1];
-            const int16_t *p0 = pairs + i0 / 2 * 2 * SPPIM_PANEL, *p1 = pairs + i1 / 2 * 2 * SPPIM_PANEL;
-            const __m512i operand = broadcast(x.value16 + i + 2 * h), words = choice[i0 % 2][i1 % 2];
-            DOT16(acc[h][0], _mm512_permutex2var_epi16(_mm512_loadu_si512(p0), words, _mm512_loadu_si512(p1)), operand);
-            DOT16(acc[h][1], _mm512_permutex2var_epi16(_mm512_loadu_si512(p0 + 32), words, _mm512_loadu_si512(p1 + 32)),
-                  operand);
+        for (size_t h = 0; h < 4; h++) {
+            const int16_t *p = pairs + x.index[i + h] / 2 * 2 * SPPIM_PANEL;
+            const __m512i operand = beside_zero(x.index[i + h], x.value16[i + h]);
+            DOT16(acc[h % 2][0], _mm512_loadu_si512(p), operand);
+            DOT16(acc[h % 2][1], _mm512_loadu_si512(p + 32), operand);
         }
     for (int v = 0; v < 2; v++)
         add_to(sums + 16 * v, _mm512_add_epi32(acc[0][v], acc[1][v]));
@@ -310,8 +306,7 @@ FUNCTION static uint64_t LEVEL(product_finite_s16)(sppim_nonzeros x, const int16
     __m512i sum[2] = {_mm512_loadu_si512(acc), _mm512_loadu_si512(acc + 16)};
     uint64_t changed = 0;
     for (size_t i = 0; i < x.count; i++) {
-        const uint32_t word = (uint16_t)x.value16[i];
-        const __m512i operand = _mm512_set1_epi32((int)(x.index[i] % 2 ? word << 16 : word)); /* the other row meets 0 */
+        const __m512i operand = beside_zero(x.index[i], x.value16[i]);
         const int16_t *p = pairs + x.index[i] / 2 * 2 * SPPIM_PANEL;
         for (int v = 0; v < 2; v++) {
             __m512i exact = sum[v];
@@ -500,21 +495,38 @@ INLINE __m512i keep(__m512i x)
 
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {
-    __m512i k0, k1, steps, first_factor, second_factor;   /* random numbers */
+    __m512i k0, k1, steps, row_step, first_factor, second_factor; /* random numbers */
     __m512i words_up, words_down, ones, highest, lowest;  /* weights */
     __m512i half, lowest_product;                         /* product weights */
+    __m512i half_offset, beyond_zero, high_bytes[2];      /* product weights of 8 bits */
     __m128i up, drop;
-    __mmask64 high_words, low_words;
+    __mmask64 high_words, low_words, high_half;
     uint32_t columns;
 } LEVEL(constants);
 
-INLINE LEVEL(constants) update_constants(const sppim_update *u)
+/* What the code of an update may take for granted: both bytes wanted and nothing else, or no product weights but the weights
+ * themselves; these also need even indices. */
+enum { QUADS_OF_8_BITS, ROWS_OF_8_BITS, WEIGHTS_ALONE, ANY_FORM };
+
+/* Places of the bytes of four or two rows within 128-bit lanes: those of the first vector, where the mask of the second is 0. */
+INLINE void byte_places(LEVEL(constants) *c, int form)
+{
+    const __m128i quads = _mm_setr_epi8(1, 3, 1, 3, 5, 7, 5, 7, 9, 11, 9, 11, 13, 15, 13, 15);
+    const __m128i rows = _mm_setr_epi8(1, 5, 9, 13, 1, 5, 9, 13, 3, 7, 11, 15, 3, 7, 11, 15);
+    c->high_bytes[0] = keep(_mm512_broadcast_i32x4(form == QUADS_OF_8_BITS ? quads : rows));
+    c->high_bytes[1] = keep(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7));
+    c->high_half = form == QUADS_OF_8_BITS ? 0xCCCCCCCCCCCCCCCC : 0xF0F0F0F0F0F0F0F0;
+    __asm__("" : "+k"(c->high_half));
+}
+
+INLINE LEVEL(constants) update_constants(const sppim_update *u, int form)
 {
     const int drop = 16 - u->product_bits;
     LEVEL(constants) c = {
         .k0 = keep(_mm512_set1_epi32((int)u->k0)),
         .k1 = keep(_mm512_set1_epi32((int)u->k1)),
         .steps = keep(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+        .row_step = keep(_mm512_set1_epi32((int)(u->columns / 2))),
         .first_factor = keep(_mm512_set1_epi32((int)0x85EBCA6Bu)),
         .second_factor = keep(_mm512_set1_epi32((int)0xC2B2AE35u)),
         .words_up = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13))),
@@ -522,8 +534,6 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u)
         .ones = keep(_mm512_set1_epi32(-1)),
         .highest = keep(_mm512_set1_epi16(SPPIM_WEIGHT_MAX)),
         .lowest = keep(_mm512_set1_epi16(-SPPIM_WEIGHT_MAX)),
-        .half = keep(_mm512_set1_epi16((short)((1 << drop) >> 1))),
-        .lowest_product = keep(_mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1))),
         .up = _mm_cvtsi32_si128(16 - u->shift),
         .drop = _mm_cvtsi32_si128(drop),
         .high_words = 0xCCCCCCCCCCCCCCCC,
@@ -531,13 +541,20 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u)
         .columns = (uint32_t)u->columns,
     };
     __asm__("" : "+k"(c.high_words), "+k"(c.low_words));
+    if (form == ANY_FORM) {
+        c.half = keep(_mm512_set1_epi16((short)((1 << drop) >> 1)));
+        c.lowest_product = keep(_mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1)));
+    } else if (form != WEIGHTS_ALONE) {
+        c.half_offset = keep(_mm512_set1_epi16((short)(SPPIM_OFFSET * 256 + 128)));
+        c.beyond_zero = keep(_mm512_set1_epi16((short)(SPPIM_OFFSET * 256 + 256)));
+        byte_places(&c, form);
+    }
     return c;
 }
 
 /* A3.1, A3.4 */
-INLINE __m512i draw32(const LEVEL(constants) *c, uint32_t first)
+INLINE __m512i draw32(const LEVEL(constants) *c, __m512i i)
 {
-    const __m512i i = _mm512_add_epi32(_mm512_set1_epi32((int)first), c->steps);
     __m512i x = _mm512_add_epi32(_mm512_xor_si512(i, c->k1), c->k0);
     x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
     x = _mm512_mullo_epi32(x, c->first_factor);
@@ -546,13 +563,18 @@ INLINE __m512i draw32(const LEVEL(constants) *c, uint32_t first)
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
 }
 
+INLINE __m512i indices(const LEVEL(constants) *c, uint32_t first)
+{
+    return _mm512_add_epi32(_mm512_set1_epi32((int)first), c->steps);
+}
+
 /* A3.4: 32 consecutive numbers of 16 bits. */
 INLINE __m512i draw16(const LEVEL(constants) *c, uint32_t first)
 {
-    const __m512i even = draw32(c, first / 2);
+    const __m512i even = draw32(c, indices(c, first / 2));
     if (first % 2 == 0)
         return even;
-    const __m512i odd = draw32(c, first / 2 + 1);
+    const __m512i odd = draw32(c, indices(c, first / 2 + 1));
     return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
 }
 
@@ -584,37 +606,36 @@ INLINE void store_quads(const __m512i v01[2], const __m512i v23[2], uint8_t *to)
     }
 }
 
-INLINE void store_two_rows(const __m512i v[2], uint8_t *to)
+INLINE void store_halves(__m512i rows, uint8_t *to)
 {
-    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-    const __m512i mixed = _mm512_shuffle_epi8(_mm512_packs_epi16(v[0], v[1]), order);
-    const __m512i rows = _mm512_xor_si512(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), mixed),
-                                          _mm512_set1_epi8((char)SPPIM_OFFSET));
     _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(rows));
     _mm256_storeu_si256((__m256i *)(to + SPPIM_GROUP), _mm512_extracti64x4_epi64(rows, 1));
 }
 
-INLINE void count_zeros(const __m512i v[2], uint8_t *zeros)
+INLINE void store_two_rows(const __m512i v[2], uint8_t *to)
 {
-    const uint64_t both = _mm512_testn_epi16_mask(v[0], v[0]) | (uint64_t)_mm512_testn_epi16_mask(v[1], v[1]) << 32;
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    const __m512i mixed = _mm512_shuffle_epi8(_mm512_packs_epi16(v[0], v[1]), order);
+    store_halves(_mm512_xor_si512(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), mixed),
+                                  _mm512_set1_epi8((char)SPPIM_OFFSET)), to);
+}
+
+INLINE void store_zeros(__mmask32 first, __mmask32 second, uint8_t *zeros)
+{
+    const uint64_t both = first | (uint64_t)second << 32;
     zeros[0] = (uint8_t)__builtin_popcountll(both & 0x5555555555555555u);
     zeros[1] = (uint8_t)__builtin_popcountll(both & 0xAAAAAAAAAAAAAAAAu);
 }
 
-/* Two rows of a panel: their weights before and after the clamp. */
-INLINE void update_pair(const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w, const LEVEL(constants) *c,
-                        __m512i exact[2], __m512i next[2])
+INLINE void count_zeros(const __m512i v[2], uint8_t *zeros)
 {
-    const __m512i u0 = draw16(c, index), u1 = draw16(c, index + c->columns);
-    next[0] = new_weights(_mm512_loadu_si512(w), _mm512_loadu_si512(gradient), _mm512_loadu_si512(gradient + ld),
-                          _mm512_unpacklo_epi16(u0, u1), c, &exact[0]);
-    next[1] = new_weights(_mm512_loadu_si512(w + 32), _mm512_loadu_si512(gradient + 16),
-                          _mm512_loadu_si512(gradient + ld + 16), _mm512_unpackhi_epi16(u0, u1), c, &exact[1]);
+    store_zeros(_mm512_testn_epi16_mask(v[0], v[0]), _mm512_testn_epi16_mask(v[1], v[1]), zeros);
 }
 
+/* a ^ b of both, or'ed. */
 INLINE __m512i differing(const __m512i a[2], const __m512i b[2])
 {
-    return _mm512_or_si512(_mm512_xor_si512(a[0], b[0]), _mm512_xor_si512(a[1], b[1]));
+    return _mm512_ternarylogic_epi32(_mm512_xor_si512(a[0], b[0]), a[1], b[1], 0xF6);
 }
 
 INLINE size_t count_differing(const __m512i a[2], const __m512i b[2])
@@ -623,13 +644,29 @@ INLINE size_t count_differing(const __m512i a[2], const __m512i b[2])
            (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(a[1], b[1]));
 }
 
-/* Stores two rows of weights and makes their product weights. */
+INLINE size_t count_clipped(const __m512i exact[2], const __m512i next[2])
+{
+    const __m512i any = differing(exact, next);
+    return __builtin_expect(_mm512_test_epi32_mask(any, any) != 0, 0) ? count_differing(exact, next) : 0;
+}
+
+/* Two rows of a panel with their random numbers: their weights before and after the clamp, which are stored. */
+INLINE void update_pair(const int32_t *gradient, size_t ld, __m512i u0, __m512i u1, const int16_t *w, int16_t *w_next,
+                      const LEVEL(constants) *c, __m512i exact[2], __m512i next[2])
+{
+    next[0] = new_weights(_mm512_loadu_si512(w), _mm512_loadu_si512(gradient), _mm512_loadu_si512(gradient + ld),
+                          _mm512_unpacklo_epi16(u0, u1), c, &exact[0]);
+    next[1] = new_weights(_mm512_loadu_si512(w + 32), _mm512_loadu_si512(gradient + 16),
+                          _mm512_loadu_si512(gradient + ld + 16), _mm512_unpackhi_epi16(u0, u1), c, &exact[1]);
+    _mm512_storeu_si512(w_next, next[0]);
+    _mm512_storeu_si512(w_next + 32, next[1]);
+}
+
+/* Product weights of two rows. */
 INLINE void finish_pair(const __m512i next[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c,
                         __m512i v[2])
 {
     const size_t at = row * SPPIM_PANEL;
-    _mm512_storeu_si512(panel->w_next + at, next[0]);
-    _mm512_storeu_si512(panel->w_next + at + 32, next[1]);
     v[0] = product_weights(next[0], c);
     v[1] = product_weights(next[1], c);
     count_zeros(v, panel->zeros + row);
@@ -641,20 +678,94 @@ INLINE void finish_pair(const __m512i next[2], const sppim_update_rows *panel, s
     }
 }
 
+/* Product weights of 8 bits, stored with their offset, are the high bytes of w + 128 + 2^15: no clamp acts on them. */
+INLINE void offset_weights(const __m512i next[2], uint8_t *zeros, const LEVEL(constants) *c, __m512i v[2])
+{
+    v[0] = _mm512_add_epi16(next[0], c->half_offset);
+    v[1] = _mm512_add_epi16(next[1], c->half_offset);
+    store_zeros(_mm512_cmplt_epi16_mask(v[0], c->beyond_zero), _mm512_cmplt_epi16_mask(v[1], c->beyond_zero), zeros);
+}
+
+INLINE __m512i high_bytes(__m512i a, __m512i b, const LEVEL(constants) *c)
+{
+    return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(a, c->high_bytes[0]), c->high_half, b, c->high_bytes[0]);
+}
+
+INLINE void finish_four(const __m512i next01[2], const __m512i next23[2], const sppim_update_rows *panel, size_t r,
+                        const LEVEL(constants) *c, int form)
+{
+    __m512i v01[2], v23[2];
+    if (form == WEIGHTS_ALONE) {
+        count_zeros(next01, panel->zeros + r);
+        count_zeros(next23, panel->zeros + r + 2);
+        return;
+    }
+    if (form == ANY_FORM) {
+        finish_pair(next01, panel, r, c, v01);
+        finish_pair(next23, panel, r + 2, c, v23);
+        if (panel->quads)
+            store_quads(v01, v23, panel->quads + r * SPPIM_PANEL);
+        return;
+    }
+    offset_weights(next01, panel->zeros + r, c, v01);
+    offset_weights(next23, panel->zeros + r + 2, c, v23);
+    if (form == QUADS_OF_8_BITS) {
+        _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL, high_bytes(v01[0], v23[0], c));
+        _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL + 64, high_bytes(v01[1], v23[1], c));
+    } else {
+        uint8_t *to = panel->rows + r * SPPIM_GROUP;
+        store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v01[0], v01[1], c)), to);
+        store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v23[0], v23[1], c)), to + 2 * SPPIM_GROUP);
+    }
+}
+
+/* Random numbers of the next row; its index is in i where the form is known, which moves on. */
+INLINE __m512i next_draw(const LEVEL(constants) *c, uint32_t index, __m512i *i, int form)
+{
+    if (form == ANY_FORM)
+        return draw16(c, index);
+    const __m512i u = draw32(c, *i);
+    *i = _mm512_add_epi32(*i, c->row_step);
+    return u;
+}
+
 /* Written out for both pairs: a loop would keep them in memory. */
-INLINE size_t update_four(const int32_t *gradient, size_t ld, size_t r, uint32_t index, const sppim_update_rows *panel,
-                          const LEVEL(constants) *c)
+INLINE size_t update_four(const int32_t *gradient, size_t ld, size_t r, uint32_t index, __m512i *i,
+                          const sppim_update_rows *panel, const LEVEL(constants) *c, int form)
 {
     const int16_t *w = panel->w + r * SPPIM_PANEL;
-    __m512i exact01[2], exact23[2], next01[2], next23[2], v01[2], v23[2];
-    update_pair(gradient, ld, index, w, c, exact01, next01);
-    update_pair(gradient + 2 * ld, ld, index + 2 * c->columns, w + 2 * SPPIM_PANEL, c, exact23, next23);
-    finish_pair(next01, panel, r, c, v01);
-    finish_pair(next23, panel, r + 2, c, v23);
-    if (panel->quads)
-        store_quads(v01, v23, panel->quads + r * SPPIM_PANEL);
-    const __m512i any = _mm512_or_si512(differing(exact01, next01), differing(exact23, next23));
-    return _mm512_test_epi32_mask(any, any) ? count_differing(exact01, next01) + count_differing(exact23, next23) : 0;
+    int16_t *w_next = panel->w_next + r * SPPIM_PANEL;
+    __m512i exact01[2], exact23[2], next01[2], next23[2];
+    const __m512i u0 = next_draw(c, index, i, form), u1 = next_draw(c, index + c->columns, i, form);
+    const __m512i u2 = next_draw(c, index + 2 * c->columns, i, form), u3 = next_draw(c, index + 3 * c->columns, i, form);
+    update_pair(gradient, ld, u0, u1, w, w_next, c, exact01, next01);
+    size_t clipped = form == ANY_FORM ? count_clipped(exact01, next01) : 0;
+    update_pair(gradient + 2 * ld, ld, u2, u3, w + 2 * SPPIM_PANEL, w_next + 2 * SPPIM_PANEL, c, exact23, next23);
+    finish_four(next01, next23, panel, r, c, form);
+    clipped += form == ANY_FORM ? 0 : count_clipped(exact01, next01); /* no branch between the halves: they overlap */
+    return clipped + count_clipped(exact23, next23);
+}
+
+/* Rows whose gradients are all narrow. */
+INLINE size_t update_narrow(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows, uint32_t index,
+                            const sppim_update_rows *panel, int form)
+{
+    const LEVEL(constants) c = update_constants(update, form);
+    __m512i i = indices(&c, index / 2);
+    size_t clipped = 0;
+    for (size_t r = 0; r < rows; r += 4, gradient += 4 * ld, index += 4 * c.columns)
+        clipped += update_four(gradient, ld, r, index, &i, panel, &c, form);
+    return clipped;
+}
+
+static int LEVEL(choose_form)(const sppim_update *update, uint32_t index, const sppim_update_rows *panel)
+{
+    const bool quads = panel->quads, rows = panel->rows;
+    if (index % 2 || update->columns % 2 || panel->pairs || (quads && rows))
+        return ANY_FORM;
+    if (update->product_bits == 8 && (quads || rows))
+        return quads ? QUADS_OF_8_BITS : ROWS_OF_8_BITS;
+    return update->product_bits == 16 && !quads && !rows ? WEIGHTS_ALONE : ANY_FORM;
 }
 
 /* Whether every |gradient| >> shift of four rows is below 2^15 - 1. */
@@ -669,6 +780,15 @@ FUNCTION static int LEVEL(four_are_narrow)(const int32_t *gradient, size_t ld, i
     return beyond == 0;
 }
 
+/* How many rows from here on are, by fours. */
+FUNCTION static size_t LEVEL(narrow_rows)(const int32_t *gradient, size_t ld, size_t rows, int shift)
+{
+    size_t r = 0;
+    while (r < rows && LEVEL(four_are_narrow)(gradient + r * ld, ld, shift))
+        r += 4;
+    return r;
+}
+
 static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
 {
     panel.w += row * SPPIM_PANEL;
@@ -681,19 +801,41 @@ static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
 }
 
 FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows,
+                                         uint32_t index, sppim_update_rows panel);
+
+/* Apart from the loop over narrow rows, whose registers no call shall disturb. */
+FUNCTION __attribute__((noinline)) static size_t LEVEL(update_wide)(const sppim_update *update, const int32_t *gradient,
+                                                                    size_t ld, size_t rows, uint32_t index,
+                                                                    sppim_update_rows panel)
+{
+    sppim_update narrow = *update;
+    narrow.narrow = true;
+    size_t clipped = 0;
+    for (size_t r = 0, count; r < rows; r += count) {
+        const sppim_update_rows rest = LEVEL(further)(panel, r);
+        const uint32_t first = index + (uint32_t)(r * update->columns);
+        count = LEVEL(narrow_rows)(gradient + r * ld, ld, rows - r, update->shift);
+        if (count)
+            clipped += LEVEL(update_s16)(&narrow, gradient + r * ld, ld, count, first, rest);
+        else
+            clipped += LEVEL(below).update_s16(update, gradient + r * ld, ld, count = 4, first, rest);
+    }
+    return clipped;
+}
+
+FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows,
                                          uint32_t index, sppim_update_rows panel)
 {
     if (update->round != SPPIM_SR || update->shift > 16)
         return LEVEL(below).update_s16(update, gradient, ld, rows, index, panel);
-    const LEVEL(constants) c = update_constants(update);
-    const bool narrow = update->narrow;
-    size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4, gradient += 4 * ld, index += 4 * c.columns)
-        if (narrow || LEVEL(four_are_narrow)(gradient, ld, update->shift))
-            clipped += update_four(gradient, ld, r, index, &panel, &c);
-        else
-            clipped += LEVEL(below).update_s16(update, gradient, ld, 4, index, LEVEL(further)(panel, r));
-    return clipped;
+    if (!update->narrow)
+        return LEVEL(update_wide)(update, gradient, ld, rows, index, panel);
+    switch (LEVEL(choose_form)(update, index, &panel)) {
+    case QUADS_OF_8_BITS: return update_narrow(update, gradient, ld, rows, index, &panel, QUADS_OF_8_BITS);
+    case ROWS_OF_8_BITS: return update_narrow(update, gradient, ld, rows, index, &panel, ROWS_OF_8_BITS);
+    case WEIGHTS_ALONE: return update_narrow(update, gradient, ld, rows, index, &panel, WEIGHTS_ALONE);
+    default: return update_narrow(update, gradient, ld, rows, index, &panel, ANY_FORM);
+    }
 }
 
 static void LEVEL(install)(sppim_kernels *table)
