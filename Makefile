@@ -6,7 +6,7 @@ EXTRAS  = demo,plot,test
 SANITIZE = -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 SOURCES = $(shell find csrc -name '*.[ch]') sppim_core/_core.pyx sppim_core/sppim.pxd
 
-.PHONY: help run test mnist sanitize bench lint clean
+.PHONY: help run test mnist sanitize bench bench-check bench-all lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,15 @@ mnist: $(VENV)/installed  ## whole trainings on MNIST; SPPIM_DATA names the fold
 sanitize: $(VENV)/installed  ## the test suite on a build with address and undefined-behaviour checks
 	tools/sanitize.sh $(VENV) '$(SANITIZE)'
 
-bench: $(VENV)/installed  ## benchmarks, beside numpy, scipy and torch
+bench: $(VENV)/installed  ## ratios to the peak of this core and to numpy, scipy, torch, numkong, APyTypes; into bench.json
+	$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python bench/compare.py --json bench.json
+
+bench-check: $(VENV)/installed  ## the same; fails where a ratio is under its floor
+	$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python bench/compare.py --check --json bench.json
+
+bench-all: $(VENV)/installed  ## pytest-benchmark: operation x level x density x shape
 	$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
 
@@ -35,7 +43,7 @@ lint: $(VENV)/installed  ## style and types
 	$(BIN)/mypy
 
 clean:  ## remove everything that was built
-	rm -rf $(VENV) build dist *.egg-info sppim_core/_core.c sppim_core/*.so digits.png
+	rm -rf $(VENV) build dist *.egg-info sppim_core/_core.c sppim_core/*.so digits.png bench.json
 
 $(VENV)/installed: $(SOURCES) pyproject.toml setup.py tools/venv.sh
 	tools/venv.sh $(PYTHON) $(VENV) -e '.[$(EXTRAS)]'

@@ -85,9 +85,12 @@ static facts survey_words(const int16_t *x, size_t count)
     return f;
 }
 
-static facts survey_bytes(const product *p, size_t count)
+/* needed: whether the plan depends on the values at all. */
+static facts survey_bytes(const product *p, size_t count, bool needed)
 {
-    facts f = {.largest = p->type == SPPIM_U8 ? 255 : 128};
+    facts f = {.largest = p->type == SPPIM_U8 ? 255 : 128, .highest = p->type == SPPIM_U8 ? 255 : 127};
+    if (!needed)
+        return f;
     int32_t sum;
     for (size_t first = 0; first < count; first += PART * PART)
         f.nonzeros += p->engine->kernels->census_s8((const int8_t *)p->x + first,
@@ -124,7 +127,8 @@ static void plan_planes(product *p, const facts *f)
 static void plan(product *p, int32_t path)
 {
     const size_t count = p->m * p->w->k;
-    const facts f = p->type == SPPIM_S16 ? survey_words(p->x, count) : survey_bytes(p, count);
+    const bool needed = path != SPPIM_PATH_DENSE || p->accumulator.bits || !p->w->bytes;
+    const facts f = p->type == SPPIM_S16 ? survey_words(p->x, count) : survey_bytes(p, count, needed);
     const sppim_weights *w = p->w;
     const uint64_t terms = (uint64_t)f.largest * (uint64_t)w->largest;
     const bool bytes_in = p->type != SPPIM_S16;
@@ -447,7 +451,7 @@ static void store_narrow(const product *p, const block *t)
 {
     const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(t->width, p->w->n - column);
     const size_t done = p->skip ? 0 : columns / SPPIM_PANEL * SPPIM_PANEL; /* whole panels went straight there */
-    for (size_t r = 0; r < t->rows; r++)
+    for (size_t r = 0; done < columns && r < t->rows; r++)
         memcpy((int32_t *)p->y + (t->first + r) * p->w->n + column + done, t->scratch->sums + r * t->width + done,
                (columns - done) * sizeof(int32_t));
 }
