@@ -7,17 +7,12 @@
 
 #include "fixed.h"
 
-#define BLOCK_ROWS ((size_t)64)
+#define BLOCK_ROWS ((size_t)72) /* a multiple of the tiles of the vector levels */
 #define TASK_MACS ((size_t)8000000)
 #define SPARSE_ROWS_BYTES ((size_t)448) /* of weights, that stay in the first-level cache */
 #define SPARSE_ROWS_PAIRS ((size_t)256)
 #define SPAN              ((size_t)4) /* groups whose sums stay in registers while a list is read once ... */
 #define SPAN_ROWS         ((size_t)2048) /* ... if so many rows of them stay in the second-level cache */
-
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
- * weights that they load; a few. */
-#define FEW_ROWS 4
-static const unsigned crossover_bytes[2] = {37, 75}, crossover_planes[2] = {67, 90}, crossover_pairs[2] = {15, 38};
 
 typedef struct scratch {
     int32_t *sums, *high; /* [BLOCK_ROWS][SPPIM_GROUP] */
@@ -105,6 +100,21 @@ static facts survey_bytes(const product *p, size_t count, bool needed)
     return f;
 }
 
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
+ * weights that they load; a few. Bytes above 127 take two planes in lists only. */
+#define FEW_ROWS 4
+static const unsigned crossover_bytes[2] = {37, 75}, crossover_high_bytes[2] = {25, 60};
+static const unsigned crossover_planes[2] = {67, 90}, crossover_pairs[2] = {15, 38};
+
+static unsigned crossover(const product *p, const facts *f)
+{
+    const unsigned *by_rows = !p->bytes              ? crossover_pairs
+                              : p->type == SPPIM_S16 ? crossover_planes
+                              : f->highest > 127     ? crossover_high_bytes
+                                                     : crossover_bytes;
+    return by_rows[p->m < FEW_ROWS];
+}
+
 /* Splits 16-bit values, and in lists unsigned bytes above 127, so that the kernels' operands hold them. */
 static void plan_planes(product *p, const facts *f)
 {
@@ -136,9 +146,7 @@ static void plan(product *p, int32_t path)
     p->finite = p->accumulator.bits && terms * w->k >= (uint64_t)1 << (p->accumulator.bits - 1);
     p->bytes = w->bytes && !p->finite;
     p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : w->depth;
-    const bool few = p->m < FEW_ROWS;
-    const unsigned crossover = (!p->bytes ? crossover_pairs : bytes_in ? crossover_bytes : crossover_planes)[few];
-    p->skip = path == SPPIM_PATH_AUTO ? 100 * f.nonzeros < crossover * (uint64_t)p->m * w->k : path == SPPIM_PATH_SPARSE;
+    p->skip = path == SPPIM_PATH_AUTO ? 100 * f.nonzeros < crossover(p, &f) * (uint64_t)p->m * w->k : path == SPPIM_PATH_SPARSE;
     if ((p->bytes && f.highest > 32639) || (!p->bytes && p->exact_steps < SPARSE_ROWS_PAIRS / 2))
         p->skip = false; /* beyond what the lists can split */
     p->skip |= p->finite;
