@@ -9,8 +9,12 @@
 #define BLOCK_ROWS_BYTES 448
 #define BLOCK_ROWS_PAIRS 256
 
+/* Groups of columns that one reading of a list serves, where so many rows of them stay in the second-level cache. */
+#define SPAN      ((size_t)4)
+#define SPAN_ROWS 2048
+
 /* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md). */
-#define CROSSOVER_BYTES 30
+#define CROSSOVER_BYTES 37
 #define CROSSOVER_PAIRS 15
 #define CROSSOVER_PAIRS_FEW 45 /* fewer than FEW_IMAGES, which hardly share the weights that they load */
 #define FEW_IMAGES 4
@@ -124,7 +128,7 @@ static bool prepare(sppim_job *j)
         return false;
     if (!j->skip)
         return j->layer->bytes || sppim_pool_run(j->network->pool, widen_task, j, tasks);
-    const size_t most = j->layer->fp_finite ? k : j->layer->bytes ? BLOCK_ROWS_BYTES : BLOCK_ROWS_PAIRS;
+    const size_t most = j->layer->fp_finite || j->span > 1 ? k : j->layer->bytes ? BLOCK_ROWS_BYTES : BLOCK_ROWS_PAIRS;
     list->block = sppim_round_up(sppim_ceil_div(k, sppim_ceil_div(k, most)), SPPIM_GROUP);
     list->blocks = sppim_ceil_div(k, list->block);
     return sppim_pool_run(j->network->pool, list_task, j, tasks);
@@ -134,7 +138,8 @@ static bool prepare(sppim_job *j)
 
 typedef struct block {
     size_t first, rows;    /* images */
-    size_t group, panels;  /* panels of this group, 1 or 2 */
+    size_t group, panels;  /* first group; panels of this and the others of the span */
+    size_t width;          /* distance of two rows of sums */
     sppim_scratch *scratch;
 } block;
 
@@ -171,14 +176,14 @@ static void skip_bytes(const sppim_job *j, const block *t)
     const sppim_layer *layer = j->layer;
     const sppim_list *list = &j->network->work.list;
     const int32_t *start = layer->now.start_lanes + t->group * SPPIM_GROUP;
+    const size_t stride = layer->depth * SPPIM_GROUP;
     for (size_t r = 0; r < t->rows; r++)
         for (size_t c = 0; c < t->panels * SPPIM_PANEL; c++)
-            t->scratch->sums[r * SPPIM_GROUP + c] = start[c] + j->flight->x_shift[j->l][t->first + r];
+            t->scratch->sums[r * t->width + c] = start[c] + j->flight->x_shift[j->l][t->first + r];
     for (size_t i = 0; i < list->blocks; i++)
         for (size_t r = 0; r < t->rows; r++)
-            j->network->kernels->product_sparse_s8(listed(list, t->first + r, i),
-                                                   layer->now.rows + t->group * layer->depth * SPPIM_GROUP, 0, 1,
-                                                   t->scratch->sums + r * SPPIM_GROUP, NULL);
+            j->network->kernels->product_sparse_s8(listed(list, t->first + r, i), layer->now.rows + t->group * stride, stride,
+                                                   sppim_ceil_div(t->panels, 2), t->scratch->sums + r * t->width, NULL);
 }
 
 /* Sums of 16-bit products by column, start included, into scratch->wide. */
@@ -270,19 +275,19 @@ static bool finish_from_sums(const sppim_job *j)
 
 static void sums_to_wide(const block *t)
 {
-    memset(t->scratch->wide, 0, t->rows * SPPIM_GROUP * sizeof *t->scratch->wide);
+    memset(t->scratch->wide, 0, t->rows * t->width * sizeof *t->scratch->wide);
     for (size_t r = 0; r < t->rows; r++)
         for (size_t p = 0; p < t->panels; p++)
-            add_lanes(t->scratch->sums + r * SPPIM_GROUP + p * SPPIM_PANEL,
-                      t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL);
+            add_lanes(t->scratch->sums + r * t->width + p * SPPIM_PANEL,
+                      t->scratch->wide + r * t->width + p * SPPIM_PANEL);
 }
 
 static void finish_scores(const sppim_job *j, const block *t)
 {
     const size_t n = j->layer->n, column = t->group * SPPIM_GROUP;
     for (size_t r = 0; r < t->rows; r++)
-        memcpy(j->flight->scores + (t->first + r) * n + column, t->scratch->wide + r * SPPIM_GROUP,
-               sppim_smaller(SPPIM_GROUP, n - column) * sizeof *j->flight->scores);
+        memcpy(j->flight->scores + (t->first + r) * n + column, t->scratch->wide + r * t->width,
+               sppim_smaller(t->width, n - column) * sizeof *j->flight->scores);
 }
 
 static void finish_activations(const sppim_job *j, const block *t)
@@ -292,7 +297,7 @@ static void finish_activations(const sppim_job *j, const block *t)
     size_t saturated = 0;
     for (size_t r = 0; r < t->rows; r++)
         for (size_t p = 0; p < t->panels; p++) {
-            const size_t at = r * SPPIM_GROUP + p * SPPIM_PANEL;
+            const size_t at = r * t->width + p * SPPIM_PANEL;
             int8_t *y = j->flight->x[j->l + 1] + (t->first + r) * j->layer->ld + t->group * SPPIM_GROUP + p * SPPIM_PANEL;
             saturated += finish_from_sums(j)
                              ? kernels->requantize_relu_s32(t->scratch->sums + at, c->fp_shift, c->activation_max, y)
@@ -306,10 +311,11 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
     const sppim_layer *layer = j->layer;
-    block t = {.first = index / layer->groups * j->rows, .group = index % layer->groups,
+    const size_t spans = sppim_ceil_div(layer->groups, j->span);
+    block t = {.first = index / spans * j->rows, .group = index % spans * j->span, .width = j->span * SPPIM_GROUP,
                .scratch = &j->network->scratch[worker->id]};
     t.rows = sppim_smaller(j->rows, j->flight->n - t.first);
-    t.panels = sppim_smaller(2, layer->panels - 2 * t.group);
+    t.panels = sppim_smaller(2 * j->span, layer->panels - 2 * t.group);
     if (layer->bytes) {
         (j->skip ? skip_bytes : multiply_bytes)(j, &t);
         if (!finish_from_sums(j))
@@ -359,12 +365,14 @@ bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
     sppim_job j = input_job(network, l, flight);
     const bool counted = flight != &network->evaluation; /* A8.5: inference counts nothing */
     j.skip = choose_skipping(&j);
+    j.span = j.skip && layer->bytes && layer->k <= SPAN_ROWS ? SPAN : 1;
     if (counted)
         layer->skipping = j.skip;
     if ((counted && !tally_columns(j)) || !prepare(&j))
         return false;
-    j.rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)));
-    if (!sppim_pool_run(network->pool, forward_task, &j, sppim_ceil_div(flight->n, j.rows) * layer->groups))
+    j.rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)) / j.span);
+    if (!sppim_pool_run(network->pool, forward_task, &j,
+                        sppim_ceil_div(flight->n, j.rows) * sppim_ceil_div(layer->groups, j.span)))
         return false;
     if (!layer->place.output && !sppim_survey_inputs(network, l + 1, flight))
         return false;

@@ -8,9 +8,6 @@
 
 #include "fixed.h"
 
-/* Density of non-zero activations, in percent, below which skipping beats the dense product (docs/kernels.md). */
-#define CROSSOVER_GRADIENT 25
-
 static size_t padded_images(const sppim_job *j) { return sppim_round_up(j->images, SPPIM_DEPTH); }
 
 /* ---- preparation ---------------------------------------------------------------------------------------------- */
@@ -114,18 +111,13 @@ static void prepare_task(void *context, size_t index, sppim_worker *worker)
         prepare_inputs(j, (index - j->layer->groups) * SPPIM_GROUP);
 }
 
-/* The images that have errors; returns how many non-zero inputs they have. */
-static uint64_t find_active_images(sppim_job *j)
+/* The images that have errors. */
+static void find_active_images(sppim_job *j)
 {
-    const size_t at = j->l * j->flight->n;
-    uint64_t nonzeros = 0;
     j->images = 0;
     for (size_t b = 0; b < j->flight->n; b++)
-        if (j->flight->error_nonzeros[at + b]) {
+        if (j->flight->error_nonzeros[j->l * j->flight->n + b])
             j->network->work.active[j->images++] = (uint16_t)b;
-            nonzeros += j->flight->input_nonzeros[at + b];
-        }
-    return nonzeros;
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
@@ -385,10 +377,9 @@ bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight)
 {
     sppim_layer *layer = &network->layers[l];
     sppim_job j = {.network = network, .layer = layer, .l = l, .flight = flight};
-    const uint64_t nonzeros = find_active_images(&j);
     const size_t inputs = sppim_ceil_div(layer->depth, SPPIM_GROUP);
-    j.skip = sppim_skip_zeros(network->config.path, nonzeros, (uint64_t)j.images * layer->k, CROSSOVER_GRADIENT);
-    j.skip &= network->config.path == SPPIM_PATH_SPARSE || !few_images(&j);
+    find_active_images(&j);
+    j.skip = network->config.path == SPPIM_PATH_SPARSE; /* of its own accord never: docs/kernels.md */
     j.rows = sppim_round_up(sppim_smaller(192, sppim_ceil_div(layer->depth, 2)), SPPIM_GRADIENT_ROWS);
     choose_layout(layer);
     const size_t tasks = sppim_ceil_div(layer->depth, j.rows) * sppim_ceil_div(layer->panels, TASK_PANELS);
