@@ -33,9 +33,7 @@ sppim_status sppim_fit(const int64_t *x, size_t count, sppim_accumulator accumul
 {
     if (count && (!x || !out))
         return SPPIM_ERROR_NULL;
-    if (accumulator.bits != 0 && (accumulator.bits < 8 || accumulator.bits > 32))
-        return SPPIM_ERROR_RANGE;
-    if (accumulator.overflow < 0 || accumulator.overflow >= SPPIM_OVERFLOW_COUNT)
+    if (!sppim_accumulator_valid(accumulator))
         return SPPIM_ERROR_RANGE;
     uint64_t differing = 0;
     for (size_t i = 0; i < count; i++) {

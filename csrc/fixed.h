@@ -61,6 +61,11 @@ static inline int64_t sppim_requantize1(int64_t x, int s, int mode, int64_t lo, 
     return sppim_sat(sppim_shr(x, s, mode), lo, hi);
 }
 
+static inline bool sppim_accumulator_valid(sppim_accumulator a)
+{
+    return (a.bits == 0 || sppim_within(a.bits, 8, 32)) && sppim_within(a.overflow, 0, SPPIM_OVERFLOW_COUNT - 1);
+}
+
 /* A1.6 */
 static inline int64_t sppim_fit1(int64_t x, sppim_accumulator a)
 {

@@ -106,10 +106,7 @@ static size_t prepare_fold(const sppim_job *j)
     size_t count = 0;
     if (j->state->has_rows && !j->state->has_quads) {
         count = j->network->kernels->compress_s8(work->fold, layer->k + 1, 0, work->list.index, work->list.value);
-        for (; count % SPPIM_DEPTH; count++) {
-            work->list.index[count] = 0;
-            work->list.value[count] = 0;
-        }
+        count = sppim_pad_nonzeros(work->list.index, work->list.value, count, 0);
     }
     return count;
 }

@@ -90,10 +90,7 @@ static void list_image(const sppim_job *j, size_t b)
         offset[i] = (uint32_t)found;
         found += kernels->compress_s8(x + base, sppim_smaller(list->block, k - base), base, list->index + at,
                                       list->value + at);
-        for (; found % SPPIM_DEPTH; found++) {
-            list->index[b * list->ld + found] = (uint16_t)base;
-            list->value[b * list->ld + found] = 0;
-        }
+        found = sppim_pad_nonzeros(list->index + b * list->ld, list->value + b * list->ld, found, base);
     }
     offset[list->blocks] = (uint32_t)found;
     if (!j->layer->bytes)

@@ -132,14 +132,10 @@ typedef struct tile {
 
 static size_t non_zeros_of_column(const sppim_job *j, size_t k, sppim_scratch *s)
 {
-    size_t count =
+    const size_t count =
         j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images, 0, s->index,
                                          s->value);
-    for (; count % SPPIM_DEPTH; count++) {
-        s->index[count] = 0;
-        s->value[count] = 0;
-    }
-    return count;
+    return sppim_pad_nonzeros(s->index, s->value, count, 0);
 }
 
 static void dense_gradient(const sppim_job *j, const tile *t)

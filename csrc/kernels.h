@@ -29,6 +29,16 @@ typedef struct sppim_nonzeros {
     size_t count;          /* padding included */
 } sppim_nonzeros;
 
+/* Pads a list of `count` non-zeros with zero values of a row that is there; returns its new length. */
+static inline size_t sppim_pad_nonzeros(uint16_t *index, int8_t *value, size_t count, size_t row)
+{
+    for (; count % SPPIM_DEPTH; count++) {
+        index[count] = (uint16_t)row;
+        value[count] = 0;
+    }
+    return count;
+}
+
 /* How weights are updated (A7.3, A5.2), and where the results go. Null: not wanted. */
 typedef struct sppim_update {
     int shift, round;

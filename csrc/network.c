@@ -45,11 +45,6 @@ void sppim_network_destroy(sppim_network *network)
 
 /* ---- validation ---------------------------------------------------------------------------------------- */
 
-static bool accumulator_valid(sppim_accumulator a)
-{
-    return (a.bits == 0 || sppim_within(a.bits, 8, 32)) && sppim_within(a.overflow, 0, SPPIM_OVERFLOW_COUNT - 1);
-}
-
 static bool layer_valid(const sppim_layer_config *c)
 {
     return sppim_within(c->inputs, 1, 65535) && sppim_within(c->outputs, 1, 65535) &&
@@ -59,7 +54,7 @@ static bool layer_valid(const sppim_layer_config *c)
            sppim_within(c->delta_shift, 0, 30) && sppim_within(c->bp_shift, 0, 62) &&
            sppim_within(c->update_shift, 0, 30) && sppim_within(c->update_round, 0, SPPIM_ROUNDING_COUNT - 1) &&
            sppim_within(c->pot_levels, 1, 7) && sppim_within(c->centred, 0, 1) &&
-           accumulator_valid(c->fp_accumulator) && accumulator_valid(c->gc_accumulator);
+           sppim_accumulator_valid(c->fp_accumulator) && sppim_accumulator_valid(c->gc_accumulator);
 }
 
 static sppim_status check_config(const sppim_network_config *config, const sppim_layer_config *layers, size_t count)

@@ -113,10 +113,7 @@ static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, 
     const sppim_kernels *kernels = o->engine->kernels;
     const size_t groups = sppim_ceil_div(columns, SPPIM_GROUP), stride = o->depth * SPPIM_GROUP;
     size_t count = kernels->compress_s8(o->columns + k * o->column_ld, o->images, 0, s->index, s->value);
-    for (; count % SPPIM_DEPTH; count++) {
-        s->index[count] = 0;
-        s->value[count] = 0;
-    }
+    count = sppim_pad_nonzeros(s->index, s->value, count, 0);
     for (size_t c = 0; c < groups * SPPIM_GROUP; c++)
         s->sums[c] = o->shift[k];
     kernels->product_sparse_s8((sppim_nonzeros){.index = s->index, .value = s->value, .count = count},

@@ -506,11 +506,6 @@ static void product_task(void *context, size_t index, sppim_worker *worker)
     store_wide(p, &t);
 }
 
-static bool accumulator_valid(sppim_accumulator a)
-{
-    return (a.bits == 0 || sppim_within(a.bits, 8, 32)) && sppim_within(a.overflow, 0, SPPIM_OVERFLOW_COUNT - 1);
-}
-
 static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
 {
     plan(p, path);
@@ -538,7 +533,7 @@ sppim_status sppim_product(sppim_engine *engine, const sppim_weights *weights, c
 {
     if (!engine || !weights || (m && (!x || !y)))
         return SPPIM_ERROR_NULL;
-    if ((type != SPPIM_U8 && type != SPPIM_S8 && type != SPPIM_S16) || !accumulator_valid(accumulator) ||
+    if ((type != SPPIM_U8 && type != SPPIM_S8 && type != SPPIM_S16) || !sppim_accumulator_valid(accumulator) ||
         !sppim_path_valid(path))
         return SPPIM_ERROR_RANGE;
     if (m > SIZE_MAX / 64 / (weights->depth + weights->n + SPPIM_GROUP))

@@ -16,11 +16,17 @@
 
 #include "avx512.h"
 
+/* 0 .. 31 */
+INLINE __m512i word_steps(void)
+{
+    return _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+                                                 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
+}
+
 /* To registers, then stored whole: compressing into memory is microcoded on some processors. */
 FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t base, uint16_t *index, int8_t *value)
 {
-    const __m512i steps = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
-                                                                18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
+    const __m512i steps = word_steps();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 64) {
         const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
@@ -40,8 +46,7 @@ FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t ba
 
 FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t base, uint16_t *index, int16_t *value)
 {
-    const __m512i steps = _mm512_cvtepu8_epi16(_mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
-                                                                18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
+    const __m512i steps = word_steps();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 32) {
         const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
