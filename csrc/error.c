@@ -33,9 +33,8 @@ static void local_errors(const sppim_job *j, const block *t)
         for (size_t c = 0; c < classes; c++)
             bias[sppim_column_lane(c)] = layer->now.score_bias[c0 + c];
         j->network->kernels->product_s8(j->flight->x[j->l + 1] + t->first * layer->ld, layer->ld, t->rows, depth / 4,
-                                        layer->project + p * depth * SPPIM_PANEL,
-                                        (sppim_start){bias, NULL, j->flight->x_shift[j->l + 1] + t->first},
-                                        t->scratch->sums, SPPIM_PANEL, SPPIM_COLUMNS);
+                                        SPPIM_UNSIGNED, layer->project + p * depth * SPPIM_PANEL,
+                                        (sppim_start){bias, NULL}, t->scratch->sums, SPPIM_PANEL, SPPIM_COLUMNS);
         for (size_t r = 0; r < t->rows; r++) {
             const size_t b = t->first + r, label = (size_t)j->flight->labels[b] - c0; /* wraps: none of these */
             int64_t scores[SPPIM_PANEL];
@@ -69,16 +68,12 @@ static void back_project(const sppim_job *j, const block *t)
     sppim_layer *layer = j->layer;
     const sppim_kernels *kernels = j->network->kernels;
     const size_t depth = sppim_round_up(layer->classes, SPPIM_DEPTH);
-    int32_t shift[SPPIM_BLOCK_ROWS];
     size_t saturated = 0;
-    for (size_t r = 0; r < t->rows; r++) {
-        kernels->census_s8(layer->e + (t->first + r) * layer->class_ld, layer->class_ld, &shift[r]);
-        shift[r] *= -SPPIM_OFFSET;
-    }
     for (size_t p = 0; p < layer->panels && !sppim_worker_stop(t->worker); p++) {
-        kernels->product_s8(layer->e + t->first * layer->class_ld, layer->class_ld, t->rows, depth / 4,
-                            layer->back_project + p * depth * SPPIM_PANEL, (sppim_start){NULL, NULL, shift},
-                            t->scratch->sums, SPPIM_PANEL, SPPIM_LANES);
+        kernels->product_s8(layer->e + t->first * layer->class_ld, layer->class_ld, t->rows, depth / 4, SPPIM_SIGNED,
+                            layer->back_project + p * depth * SPPIM_PANEL,
+                            (sppim_start){layer->back_start + p * SPPIM_PANEL, NULL}, t->scratch->sums, SPPIM_PANEL,
+                            SPPIM_LANES);
         for (size_t r = 0; r < t->rows; r++) {
             const size_t at = (t->first + r) * layer->ld + p * SPPIM_PANEL;
             saturated += kernels->gate_s32(t->scratch->sums + r * SPPIM_PANEL, j->flight->x[j->l + 1] + at,
@@ -134,9 +129,9 @@ static void error_task(void *context, size_t index, sppim_worker *worker)
         back_project(j, &t);
     }
     for (size_t b = t.first; b < t.first + t.rows; b++) {
-        int32_t sum;
+        uint8_t bits = 0;
         j->flight->error_nonzeros[j->l * j->flight->n + b] =
-            (uint32_t)j->network->kernels->census_s8(j->layer->d + b * j->layer->ld, j->layer->ld, &sum);
+            (uint32_t)j->network->kernels->census_s8(j->layer->d + b * j->layer->ld, j->layer->ld, &bits);
     }
 }
 

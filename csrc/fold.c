@@ -30,85 +30,109 @@ static bool pack_weights(sppim_network *network, size_t l)
     return sppim_pool_run(network->pool, pack_task, &j, layer->panels * sppim_ceil_div(layer->depth, j.rows));
 }
 
-bool sppim_layer_repack(sppim_network *network, size_t l, bool rows)
+bool sppim_layer_repack(sppim_network *network, size_t l, bool skip)
 {
+    const sppim_layer *layer = &network->layers[l];
     sppim_state *now = &network->layers[l].now;
-    if (rows ? now->has_rows : now->has_quads)
+    if (!layer->bytes && !skip)
         return true;
-    const sppim_state before = *now;
-    *(rows ? &now->has_rows : &now->has_quads) = true;
-    const bool finished = pack_weights(network, l);
-    if (!finished)
-        *now = before;
-    return finished;
+    bool *has = !layer->bytes ? &now->has_words : skip ? &now->has_rows : &now->has_quads;
+    if (*has)
+        return true;
+    *has = true;
+    if (pack_weights(network, l))
+        return true;
+    *has = false;
+    return false;
 }
 
 /* ---- S ------------------------------------------------------------------------------------------------------------ */
 
 /* -S is the product of (m, -64), one more image, with the weights, the bias row included. */
-static void fold_bytes(const sppim_job *j, size_t group, int64_t *start)
+
+/* Rows of the layer before the first operand that is not zero add nothing. */
+static size_t first_step(const sppim_layer *layer, const int8_t *fold)
 {
-    const sppim_layer *layer = j->layer;
-    const sppim_workspace *work = &j->network->work;
-    int32_t sums[SPPIM_GROUP] = {0}, sum;
-    j->network->kernels->census_s8(work->fold, layer->depth, &sum);
-    if (j->state->has_quads)
-        for (size_t p = 2 * group; p < sppim_smaller(2 * group + 2, layer->panels); p++)
-            j->network->kernels->product_s8(work->fold, 0, 1, layer->depth / 4,
-                                            j->state->quads + p * layer->depth * SPPIM_PANEL, (sppim_start){0},
-                                            sums + p % 2 * SPPIM_PANEL, 0, SPPIM_LANES);
-    else
-        j->network->kernels->product_sparse_s8(
-            (sppim_nonzeros){.index = work->list.index, .value = work->list.value, .count = j->rows},
-            j->state->rows + group * layer->depth * SPPIM_GROUP, 0, 1, sums, NULL);
-    for (size_t i = 0; i < SPPIM_GROUP; i++)
-        start[i / SPPIM_PANEL * SPPIM_PANEL + sppim_lane_column(i % SPPIM_PANEL)] = SPPIM_OFFSET * (int64_t)sum - sums[i];
+    size_t k = 0;
+    while (k < layer->k && !fold[k])
+        k++;
+    return k / SPPIM_DEPTH;
 }
 
-static void fold_pairs(const sppim_job *j, size_t group, int64_t *start)
+/* As signed operands, less what a row of zeros gives as such. */
+static void fold_quads(const sppim_job *j, size_t panel, int64_t *start)
 {
     const sppim_layer *layer = j->layer;
-    const size_t most = sppim_exact_steps(layer), steps = layer->depth / 2;
-    for (size_t p = 2 * group; p < sppim_smaller(2 * group + 2, layer->panels); p++)
-        for (size_t step = 0; step < steps; step += most) {
-            int32_t sums[SPPIM_PANEL];
-            j->network->kernels->product_s16(j->network->work.fold16 + 2 * step, 0, 1, sppim_smaller(most, steps - step),
-                                             j->state->pairs + (p * layer->depth + 2 * step) * SPPIM_PANEL, sums, 0,
-                                             SPPIM_COLUMNS);
-            for (size_t c = 0; c < SPPIM_PANEL; c++)
-                start[p % 2 * SPPIM_PANEL + c] -= sums[c];
-        }
+    const int8_t *fold = j->network->work.fold;
+    const size_t first = first_step(layer, fold) * SPPIM_DEPTH;
+    int32_t sums[2][SPPIM_PANEL];
+    j->network->kernels->product_s8(fold + first, layer->depth, 2, (layer->depth - first) / 4, SPPIM_SIGNED,
+                                    j->state->quads + (panel * layer->depth + first) * SPPIM_PANEL, (sppim_start){0}, sums[0],
+                                    SPPIM_PANEL, SPPIM_COLUMNS);
+    for (size_t c = 0; c < SPPIM_PANEL; c++)
+        start[c] = (int32_t)((uint32_t)sums[1][c] - (uint32_t)sums[0][c]);
+}
+
+static void fold_rows(const sppim_job *j, size_t group, int64_t *start)
+{
+    const sppim_layer *layer = j->layer;
+    const sppim_list *list = &j->network->work.list;
+    int32_t sums[SPPIM_GROUP];
+    j->network->kernels->product_sparse_s8(
+        (sppim_nonzeros){.index = list->index, .value = list->value, .negatives = list->negatives[0], .count = list->count[0]},
+        j->state->rows + group * layer->depth * SPPIM_GROUP, 0, 1, (sppim_start){0}, sums, SPPIM_COLUMNS);
+    for (size_t c = 0; c < SPPIM_GROUP; c++)
+        start[c] = -(int64_t)sums[c];
+}
+
+static void fold_pairs(const sppim_job *j, size_t panel, int64_t *start)
+{
+    static const int64_t zeros[SPPIM_PANEL];
+    const sppim_layer *layer = j->layer;
+    const size_t most = sppim_exact_steps(layer), last = layer->depth / 2;
+    const size_t first = 2 * first_step(layer, j->network->work.fold);
+    for (size_t step = first; step < last; step += most)
+        j->network->kernels->product_s16(j->network->work.fold16 + 2 * step, 0, 1, sppim_smaller(most, last - step),
+                                         j->state->pairs + (panel * layer->depth + 2 * step) * SPPIM_PANEL, 0,
+                                         step > first ? NULL : zeros, start, 0);
 }
 
 static void fold_task(void *context, size_t group, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
-    sppim_state *s = j->state;
-    int64_t *start = s->start + group * SPPIM_GROUP;
-    memset(start, 0, SPPIM_GROUP * sizeof *start);
-    (j->layer->bytes ? fold_bytes : fold_pairs)(j, group, start);
-    for (size_t c = 0; c < SPPIM_GROUP; c++)
-        s->start_lanes[group * SPPIM_GROUP + c / SPPIM_PANEL * SPPIM_PANEL + sppim_column_lane(c % SPPIM_PANEL)] =
-            (int32_t)start[c];
+    int64_t *start = j->state->start + group * SPPIM_GROUP;
+    if (j->layer->bytes && !j->state->has_quads)
+        fold_rows(j, group, start);
+    else
+        for (size_t p = 2 * group; p < sppim_smaller(2 * group + 2, j->layer->panels); p++)
+            (j->layer->bytes ? fold_quads : fold_pairs)(j, p, start + p % 2 * SPPIM_PANEL);
+    for (size_t c = group * SPPIM_GROUP; c < (group + 1) * SPPIM_GROUP; c++)
+        j->state->start_lanes[sppim_lane_of(c)] = (int32_t)j->state->start[c];
 }
 
-/* The operands of the fold; returns how many non-zeros their list has. */
-static size_t prepare_fold(const sppim_job *j)
+static size_t list_fold(const sppim_job *j, int which, size_t found)
+{
+    const sppim_list *list = &j->network->work.list;
+    const size_t count = j->network->kernels->compress_s8(j->network->work.fold, j->layer->k + 1, 0, which,
+                                                          list->index + found, list->value + found);
+    return found + sppim_pad_nonzeros(list->index + found, list->value + found, count, 0);
+}
+
+/* The operands of the fold, as its product wants them. */
+static void prepare_fold(const sppim_job *j)
 {
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
-    memset(work->fold, 0, layer->depth);
+    memset(work->fold, 0, 2 * layer->depth);
     memcpy(work->fold, j->state->m, layer->k);
     work->fold[layer->k] = -SPPIM_BIAS_INPUT;
-    for (size_t k = 0; k < layer->depth; k++)
-        work->fold16[k] = work->fold[k];
-    size_t count = 0;
-    if (j->state->has_rows && !j->state->has_quads) {
-        count = j->network->kernels->compress_s8(work->fold, layer->k + 1, 0, work->list.index, work->list.value);
-        count = sppim_pad_nonzeros(work->list.index, work->list.value, count, 0);
+    for (size_t k = 0; !layer->bytes && k < layer->depth; k++)
+        work->fold16[k] = (int16_t)-work->fold[k];
+    if (layer->bytes && !j->state->has_quads) {
+        work->list.negatives[0] = (uint32_t)list_fold(j, SPPIM_NEGATIVE, 0);
+        work->list.count[0] = (uint32_t)list_fold(j, SPPIM_POSITIVE, work->list.negatives[0]);
     }
-    return count;
 }
 
 /* ---- zeros of V ----------------------------------------------------------------------------------------------------- */
@@ -143,7 +167,7 @@ bool sppim_layer_derive(sppim_network *network, size_t l, sppim_state *state)
 {
     sppim_layer *layer = &network->layers[l];
     sppim_job j = {.network = network, .layer = layer, .l = l, .state = state};
-    j.rows = prepare_fold(&j);
+    prepare_fold(&j);
     if (!sppim_pool_run(network->pool, fold_task, &j, layer->groups))
         return false;
     if (state->column_zeros && !sppim_pool_run(network->pool, column_zeros_task, &j, layer->n))
@@ -157,7 +181,7 @@ void sppim_layer_complete(sppim_network *network, size_t l)
     sppim_layer *layer = &network->layers[l];
     sppim_pool_set_poll(network->pool, NULL, NULL);
     layer->now.has_quads = layer->bytes;
-    layer->now.has_rows = false;
+    layer->now.has_rows = layer->now.has_words = false;
     pack_weights(network, l);
     for (size_t k = 0; k < layer->k; k++)
         layer->now.m[k] = (int8_t)sppim_requantize1(layer->now.mean[k], 8, SPPIM_RNU, -128, 127);

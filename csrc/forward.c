@@ -5,19 +5,13 @@
 
 #include "fixed.h"
 
-/* Rows of weights that stay in the first-level cache while all images meet them. */
-#define BLOCK_ROWS_BYTES 448
-#define BLOCK_ROWS_PAIRS 256
+#define SPAN       ((size_t)4)         /* groups of columns that one reading of a list serves ... */
+#define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
 
-/* Groups of columns that one reading of a list serves, where so many rows of them stay in the second-level cache. */
-#define SPAN      ((size_t)4)
-#define SPAN_ROWS 2048
-
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md). */
-#define CROSSOVER_BYTES 37
-#define CROSSOVER_PAIRS 15
-#define CROSSOVER_PAIRS_FEW 45 /* fewer than FEW_IMAGES, which hardly share the weights that they load */
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many images, which share the
+ * weights that they load; a few. */
 #define FEW_IMAGES 4
+static const unsigned crossover_bytes[2] = {40, 75}, crossover_words[2] = {40, 75};
 
 /* ---- inputs ------------------------------------------------------------------------------------------------ */
 
@@ -32,12 +26,12 @@ static void survey_task(void *context, size_t index, sppim_worker *worker)
     (void)worker;
     const sppim_job *j = context;
     const size_t ld = sppim_input_ld(j->layer);
-    for (size_t b = first_image(j, index); b < last_image(j, index); b++) {
-        int32_t sum;
+    uint8_t bits = 0;
+    for (size_t b = first_image(j, index); b < last_image(j, index); b++)
         j->flight->input_nonzeros[j->l * j->flight->n + b] =
-            (uint32_t)j->network->kernels->census_s8(j->flight->x[j->l] + b * ld, ld, &sum);
-        j->flight->x_shift[j->l][b] = -SPPIM_OFFSET * sum;
-    }
+            (uint32_t)j->network->kernels->census_s8(j->flight->x[j->l] + b * ld, ld, &bits);
+    if (bits > 127)
+        atomic_store_explicit(&j->flight->negative, true, memory_order_relaxed);
 }
 
 static sppim_job input_job(sppim_network *network, size_t l, sppim_flight *flight)
@@ -75,35 +69,33 @@ static bool tally_columns(sppim_job j)
     return sppim_pool_run(j.network->pool, tally_task, &j, sppim_ceil_div(ld, j.rows));
 }
 
-/* ---- lists of non-zeros, 16-bit copies ---------------------------------------------------------------------- */
+/* ---- lists of non-zeros, 16-bit copies, starts --------------------------------------------------------------- */
 
-static void list_image(const sppim_job *j, size_t b)
+/* Appends the non-zeros that `which` names to the list of an image. */
+static size_t list_some(const sppim_job *j, size_t b, int which, size_t found)
 {
-    const sppim_kernels *kernels = j->network->kernels;
     const sppim_list *list = &j->network->work.list;
-    const size_t k = j->layer->k;
-    const int8_t *x = j->flight->x[j->l] + b * sppim_input_ld(j->layer);
-    uint32_t *offset = list->offset + b * (list->blocks + 1);
-    size_t found = 0;
-    for (size_t i = 0; i < list->blocks; i++) {
-        const size_t base = i * list->block, at = b * list->ld + found;
-        offset[i] = (uint32_t)found;
-        found += kernels->compress_s8(x + base, sppim_smaller(list->block, k - base), base, list->index + at,
-                                      list->value + at);
-        found = sppim_pad_nonzeros(list->index + b * list->ld, list->value + b * list->ld, found, base);
-    }
-    offset[list->blocks] = (uint32_t)found;
-    if (!j->layer->bytes)
-        for (size_t i = 0; i < found; i++)
-            list->value16[b * list->ld + i] = list->value[b * list->ld + i];
+    uint16_t *index = list->index + b * list->ld + found;
+    uint8_t *value = list->value + b * list->ld + found;
+    const size_t count = j->network->kernels->compress_s8(j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k, 0,
+                                                          which, index, value);
+    return found + sppim_pad_nonzeros(index, value, count, 0);
 }
 
 static void list_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
-    for (size_t b = first_image(j, index); b < last_image(j, index); b++)
-        list_image(j, b);
+    const sppim_list *list = &j->network->work.list;
+    const bool by_sign = j->layer->bytes && sppim_input_flip(j->flight, j->l);
+    for (size_t b = first_image(j, index); b < last_image(j, index); b++) {
+        const size_t negatives = by_sign ? list_some(j, b, SPPIM_NEGATIVE, 0) : 0;
+        const size_t count = list_some(j, b, by_sign ? SPPIM_POSITIVE : SPPIM_ALL, negatives);
+        list->negatives[b] = (uint32_t)negatives;
+        list->count[b] = (uint32_t)count;
+        for (size_t i = 0; !j->layer->bytes && i < count; i++)
+            list->value16[b * list->ld + i] = (int8_t)list->value[b * list->ld + i];
+    }
 }
 
 static void widen_task(void *context, size_t index, sppim_worker *worker)
@@ -116,120 +108,111 @@ static void widen_task(void *context, size_t index, sppim_worker *worker)
         j->network->work.x16[i] = x[i];
 }
 
+/* S less what signed operands add as unsigned ones: 128 times the rows of V that the product meets. */
+static void signed_start_task(void *context, size_t panel, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    const sppim_layer *layer = j->layer;
+    int32_t excess[SPPIM_PANEL];
+    j->network->kernels->product_s8(j->network->work.zeros, 0, 1, sppim_ceil_div(layer->k, 4), SPPIM_SIGNED,
+                                    layer->now.quads + panel * layer->depth * SPPIM_PANEL, (sppim_start){0}, excess, 0,
+                                    SPPIM_LANES);
+    for (size_t i = 0; i < SPPIM_PANEL; i++) {
+        const size_t lane = panel * SPPIM_PANEL + i;
+        j->network->work.signed_start[lane] = (int32_t)((uint32_t)layer->now.start_lanes[lane] - (uint32_t)excess[i]);
+    }
+}
+
 /* Brings the inputs, and the weights, into the form that the product wants. */
 static bool prepare(sppim_job *j)
 {
-    sppim_list *list = &j->network->work.list;
-    const size_t tasks = sppim_ceil_div(j->flight->n, j->rows), k = j->layer->k;
-    if (j->layer->bytes && !sppim_layer_repack(j->network, j->l, j->skip))
+    const size_t tasks = sppim_ceil_div(j->flight->n, j->rows);
+    if (!j->layer->fp_finite && !sppim_layer_repack(j->network, j->l, j->skip))
         return false;
-    if (!j->skip)
-        return j->layer->bytes || sppim_pool_run(j->network->pool, widen_task, j, tasks);
-    const size_t most = j->layer->fp_finite || j->span > 1 ? k : j->layer->bytes ? BLOCK_ROWS_BYTES : BLOCK_ROWS_PAIRS;
-    list->block = sppim_round_up(sppim_ceil_div(k, sppim_ceil_div(k, most)), SPPIM_GROUP);
-    list->blocks = sppim_ceil_div(k, list->block);
-    return sppim_pool_run(j->network->pool, list_task, j, tasks);
+    if (j->skip)
+        return sppim_pool_run(j->network->pool, list_task, j, tasks);
+    if (!j->layer->bytes)
+        return sppim_pool_run(j->network->pool, widen_task, j, tasks);
+    return !sppim_input_flip(j->flight, j->l) || sppim_pool_run(j->network->pool, signed_start_task, j, j->layer->panels);
 }
 
-/* ---- products of a block of images with a group of columns ---------------------------------------------------- */
+/* ---- products of a block of images with some columns ----------------------------------------------------------- */
 
 typedef struct block {
     size_t first, rows;    /* images */
-    size_t group, panels;  /* first group; panels of this and the others of the span */
-    size_t width;          /* distance of two rows of sums */
+    size_t column, width;  /* whole groups; the last one may lack a panel */
+    size_t panels;
     sppim_scratch *scratch;
 } block;
 
-static const int16_t *panel_pairs(const sppim_layer *layer, size_t panel)
+static sppim_nonzeros listed(const sppim_job *j, size_t b)
 {
-    return layer->now.pairs + panel * layer->depth * SPPIM_PANEL;
+    const sppim_list *list = &j->network->work.list;
+    const size_t at = b * list->ld;
+    return (sppim_nonzeros){.index = list->index + at, .value = list->value + at,
+                            .value16 = list->value16 ? list->value16 + at : NULL, .negatives = list->negatives[b],
+                            .count = list->count[b]};
 }
 
-static sppim_nonzeros listed(const sppim_list *list, size_t b, size_t block)
+static const int8_t *inputs(const sppim_job *j, const block *t)
 {
-    const uint32_t *offset = list->offset + b * (list->blocks + 1) + block;
-    const size_t at = b * list->ld + offset[0];
-    return (sppim_nonzeros){.index = list->index + at, .value = list->value + at, .value16 = list->value16 + at,
-                            .count = offset[1] - offset[0]};
+    return j->flight->x[j->l] + t->first * sppim_input_ld(j->layer);
 }
 
 /* Sums of 8-bit products by lane, into scratch->sums. */
 static void multiply_bytes(const sppim_job *j, const block *t)
 {
     const sppim_layer *layer = j->layer;
-    const size_t ld = sppim_input_ld(layer);
-    const int32_t *shift = j->flight->x_shift[j->l] + t->first;
+    const int flip = sppim_input_flip(j->flight, j->l);
+    const int32_t *start = flip ? j->network->work.signed_start : layer->now.start_lanes;
     for (size_t p = 0; p < t->panels; p++) {
-        const size_t panel = 2 * t->group + p;
-        j->network->kernels->product_s8(j->flight->x[j->l] + t->first * ld, ld, t->rows, sppim_ceil_div(layer->k, 4),
-                                        layer->now.quads + panel * layer->depth * SPPIM_PANEL,
-                                        (sppim_start){layer->now.start_lanes + panel * SPPIM_PANEL, NULL, shift},
-                                        t->scratch->sums + p * SPPIM_PANEL, SPPIM_GROUP, SPPIM_LANES);
+        const size_t column = t->column + p * SPPIM_PANEL;
+        j->network->kernels->product_s8(inputs(j, t), sppim_input_ld(layer), t->rows, sppim_ceil_div(layer->k, 4), flip,
+                                        layer->now.quads + column * layer->depth, (sppim_start){start + column, NULL},
+                                        t->scratch->sums + p * SPPIM_PANEL, t->width, SPPIM_LANES);
     }
 }
 
 static void skip_bytes(const sppim_job *j, const block *t)
 {
     const sppim_layer *layer = j->layer;
-    const sppim_list *list = &j->network->work.list;
-    const int32_t *start = layer->now.start_lanes + t->group * SPPIM_GROUP;
-    const size_t stride = layer->depth * SPPIM_GROUP;
     for (size_t r = 0; r < t->rows; r++)
-        for (size_t c = 0; c < t->panels * SPPIM_PANEL; c++)
-            t->scratch->sums[r * t->width + c] = start[c] + j->flight->x_shift[j->l][t->first + r];
-    for (size_t i = 0; i < list->blocks; i++)
-        for (size_t r = 0; r < t->rows; r++)
-            j->network->kernels->product_sparse_s8(listed(list, t->first + r, i), layer->now.rows + t->group * stride, stride,
-                                                   sppim_ceil_div(t->panels, 2), t->scratch->sums + r * t->width, NULL);
+        j->network->kernels->product_sparse_s8(listed(j, t->first + r), layer->now.rows + t->column * layer->depth,
+                                               layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP,
+                                               (sppim_start){layer->now.start_lanes + t->column, NULL},
+                                               t->scratch->sums + r * t->width, SPPIM_LANES);
 }
 
-/* Sums of 16-bit products by column, start included, into scratch->wide. */
-static void multiply_pairs(const sppim_job *j, const block *t)
+/* Sums of 16-bit products by column, start included, into scratch->wide; as many terms at a time as 32 bits hold. */
+static void multiply_words(const sppim_job *j, const block *t)
 {
     const sppim_layer *layer = j->layer;
-    const sppim_kernels *kernels = j->network->kernels;
     const size_t ld = sppim_input_ld(layer), most = sppim_exact_steps(layer), steps = sppim_ceil_div(layer->k, 2);
-    for (size_t step = 0; step < steps; step += most) {
-        for (size_t p = 0; p < t->panels; p++)
-            kernels->product_s16(j->network->work.x16 + t->first * ld + 2 * step, ld, t->rows,
-                                 sppim_smaller(most, steps - step),
-                                 panel_pairs(layer, 2 * t->group + p) + 2 * step * SPPIM_PANEL,
-                                 t->scratch->sums + p * SPPIM_PANEL, SPPIM_GROUP, SPPIM_COLUMNS);
-        kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
-    }
-}
-
-#define TOGETHER ((size_t)4) /* neighbours among the lanes are so among the columns */
-
-static void add_lanes(const int32_t *lanes, int64_t *columns)
-{
-    for (size_t c = 0; c < SPPIM_PANEL; c += TOGETHER)
-        for (size_t i = 0; i < TOGETHER; i++)
-            columns[c + i] += lanes[sppim_column_lane(c) + i];
-}
-
-/* The sums of some blocks of rows that are together exact. */
-static void skip_exact(const sppim_job *j, const block *t, size_t first, size_t last)
-{
-    int32_t *sums = t->scratch->sums;
-    memset(sums, 0, t->rows * SPPIM_GROUP * sizeof *sums);
     for (size_t p = 0; p < t->panels; p++) {
-        const int16_t *pairs = panel_pairs(j->layer, 2 * t->group + p);
-        for (size_t i = first; i < last; i++)
-            for (size_t r = 0; r < t->rows; r++)
-                j->network->kernels->product_sparse_s16(listed(&j->network->work.list, t->first + r, i), pairs,
-                                                        sums + r * SPPIM_GROUP + p * SPPIM_PANEL);
+        const size_t column = t->column + p * SPPIM_PANEL;
+        for (size_t step = 0; step < steps; step += most)
+            j->network->kernels->product_s16(j->network->work.x16 + t->first * ld + 2 * step, ld, t->rows,
+                                             sppim_smaller(most, steps - step),
+                                             layer->now.pairs + column * layer->depth + 2 * step * SPPIM_PANEL, 0,
+                                             step ? NULL : layer->now.start + column,
+                                             t->scratch->wide + p * SPPIM_PANEL, t->width);
     }
-    j->network->kernels->columns_s32(sums, 2 * t->rows, sums);
-    j->network->kernels->widen_s32(sums, t->rows * SPPIM_GROUP, t->scratch->wide);
 }
 
-static void skip_pairs(const sppim_job *j, const block *t)
+static void skip_words(const sppim_job *j, const block *t)
 {
-    const sppim_list *list = &j->network->work.list;
-    const size_t most = 2 * sppim_exact_steps(j->layer) / list->block; /* at least 2: BLOCK_ROWS_PAIRS */
-    for (size_t i = 0; i < list->blocks; i += most)
-        skip_exact(j, t, i, sppim_smaller(list->blocks, i + most));
+    const sppim_layer *layer = j->layer;
+    const size_t most = 2 * sppim_exact_steps(layer) / SPPIM_DEPTH * SPPIM_DEPTH;
+    for (size_t r = 0; r < t->rows; r++) {
+        const sppim_nonzeros all = listed(j, t->first + r);
+        int64_t *wide = t->scratch->wide + r * t->width;
+        memcpy(wide, layer->now.start + t->column, t->width * sizeof *wide);
+        for (size_t i = 0; i < all.count; i += most)
+            j->network->kernels->product_sparse_s16(
+                (sppim_nonzeros){.index = all.index + i, .value16 = all.value16 + i, .count = sppim_smaller(most, all.count - i)},
+                layer->now.words + t->column * layer->depth, layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP, wide);
+    }
 }
 
 /* A5.4 with an accumulator that may overflow. */
@@ -239,27 +222,20 @@ static void multiply_finite(const sppim_job *j, const block *t)
     uint64_t changed = 0;
     for (size_t p = 0; p < t->panels; p++)
         for (size_t r = 0; r < t->rows; r++) {
-            int64_t *wide = t->scratch->wide + r * SPPIM_GROUP + p * SPPIM_PANEL;
+            const size_t column = t->column + p * SPPIM_PANEL;
+            int64_t *wide = t->scratch->wide + r * t->width + p * SPPIM_PANEL;
             int32_t sums[SPPIM_PANEL];
             for (size_t c = 0; c < SPPIM_PANEL; c++) {
-                const int64_t fitted = sppim_fit1(wide[c], accumulator);
-                changed += fitted != wide[c];
+                const int64_t start = j->layer->now.start[column + c], fitted = sppim_fit1(start, accumulator);
+                changed += fitted != start;
                 sums[sppim_column_lane(c)] = (int32_t)fitted;
-                wide[c] = 0;
             }
-            changed += j->network->kernels->product_finite_s16(listed(&j->network->work.list, t->first + r, 0),
-                                                               panel_pairs(j->layer, 2 * t->group + p), accumulator,
-                                                               sums);
-            add_lanes(sums, wide);
+            changed += j->network->kernels->product_finite_s16(
+                listed(j, t->first + r), j->layer->now.pairs + column * j->layer->depth, accumulator, sums);
+            for (size_t c = 0; c < SPPIM_PANEL; c++)
+                wide[c] = sums[sppim_column_lane(c)];
         }
     sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
-}
-
-static void begin_wide(const sppim_job *j, const block *t)
-{
-    const int64_t *start = j->layer->now.start + t->group * SPPIM_GROUP;
-    for (size_t r = 0; r < t->rows; r++)
-        memcpy(t->scratch->wide + r * SPPIM_GROUP, start, SPPIM_GROUP * sizeof *start);
 }
 
 /* ---- results of a block ----------------------------------------------------------------------------------------- */
@@ -272,19 +248,17 @@ static bool finish_from_sums(const sppim_job *j)
 
 static void sums_to_wide(const block *t)
 {
-    memset(t->scratch->wide, 0, t->rows * t->width * sizeof *t->scratch->wide);
     for (size_t r = 0; r < t->rows; r++)
-        for (size_t p = 0; p < t->panels; p++)
-            add_lanes(t->scratch->sums + r * t->width + p * SPPIM_PANEL,
-                      t->scratch->wide + r * t->width + p * SPPIM_PANEL);
+        for (size_t c = 0; c < t->panels * SPPIM_PANEL; c++)
+            t->scratch->wide[r * t->width + c] = t->scratch->sums[r * t->width + sppim_lane_of(c)];
 }
 
 static void finish_scores(const sppim_job *j, const block *t)
 {
-    const size_t n = j->layer->n, column = t->group * SPPIM_GROUP;
+    const size_t n = j->layer->n;
     for (size_t r = 0; r < t->rows; r++)
-        memcpy(j->flight->scores + (t->first + r) * n + column, t->scratch->wide + r * t->width,
-               sppim_smaller(t->width, n - column) * sizeof *j->flight->scores);
+        memcpy(j->flight->scores + (t->first + r) * n + t->column, t->scratch->wide + r * t->width,
+               sppim_smaller(t->width, n - t->column) * sizeof *j->flight->scores);
 }
 
 static void finish_activations(const sppim_job *j, const block *t)
@@ -295,7 +269,7 @@ static void finish_activations(const sppim_job *j, const block *t)
     for (size_t r = 0; r < t->rows; r++)
         for (size_t p = 0; p < t->panels; p++) {
             const size_t at = r * t->width + p * SPPIM_PANEL;
-            int8_t *y = j->flight->x[j->l + 1] + (t->first + r) * j->layer->ld + t->group * SPPIM_GROUP + p * SPPIM_PANEL;
+            int8_t *y = j->flight->x[j->l + 1] + (t->first + r) * j->layer->ld + t->column + p * SPPIM_PANEL;
             saturated += finish_from_sums(j)
                              ? kernels->requantize_relu_s32(t->scratch->sums + at, c->fp_shift, c->activation_max, y)
                              : kernels->requantize_relu_s64(t->scratch->wide + at, c->fp_shift, c->fp_round,
@@ -308,18 +282,17 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
     const sppim_layer *layer = j->layer;
-    const size_t spans = sppim_ceil_div(layer->groups, j->span);
-    block t = {.first = index / spans * j->rows, .group = index % spans * j->span, .width = j->span * SPPIM_GROUP,
-               .scratch = &j->network->scratch[worker->id]};
+    const size_t spans = sppim_ceil_div(layer->groups, j->span), group = index % spans * j->span;
+    block t = {.first = index / spans * j->rows, .column = group * SPPIM_GROUP, .scratch = &j->network->scratch[worker->id]};
     t.rows = sppim_smaller(j->rows, j->flight->n - t.first);
-    t.panels = sppim_smaller(2 * j->span, layer->panels - 2 * t.group);
+    t.width = sppim_smaller(j->span, layer->groups - group) * SPPIM_GROUP;
+    t.panels = sppim_smaller(t.width / SPPIM_PANEL, layer->panels - 2 * group);
     if (layer->bytes) {
         (j->skip ? skip_bytes : multiply_bytes)(j, &t);
         if (!finish_from_sums(j))
             sums_to_wide(&t);
     } else {
-        begin_wide(j, &t);
-        (layer->fp_finite ? multiply_finite : j->skip ? skip_pairs : multiply_pairs)(j, &t);
+        (layer->fp_finite ? multiply_finite : j->skip ? skip_words : multiply_words)(j, &t);
     }
     (layer->place.output ? finish_scores : finish_activations)(j, &t);
 }
@@ -351,9 +324,15 @@ static bool choose_skipping(const sppim_job *j)
 {
     if (j->layer->fp_finite)
         return true;
-    const unsigned pairs = j->flight->n < FEW_IMAGES ? CROSSOVER_PAIRS_FEW : CROSSOVER_PAIRS;
+    const unsigned *crossover = j->layer->bytes ? crossover_bytes : crossover_words;
     return sppim_skip_zeros(j->network->config.path, input_nonzeros(j), (uint64_t)j->flight->n * j->layer->k,
-                            j->layer->bytes ? CROSSOVER_BYTES : pairs);
+                            crossover[j->flight->n < FEW_IMAGES]);
+}
+
+static size_t choose_span(const sppim_job *j)
+{
+    const size_t group = j->layer->depth * SPPIM_GROUP * (j->layer->bytes ? 1 : sizeof(int16_t));
+    return j->skip && !j->layer->fp_finite ? sppim_at_least_one(sppim_smaller(SPAN, SPAN_BYTES / group)) : 1;
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
@@ -362,7 +341,7 @@ bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
     sppim_job j = input_job(network, l, flight);
     const bool counted = flight != &network->evaluation; /* A8.5: inference counts nothing */
     j.skip = choose_skipping(&j);
-    j.span = j.skip && layer->bytes && layer->k <= SPAN_ROWS ? SPAN : 1;
+    j.span = choose_span(&j);
     if (counted)
         layer->skipping = j.skip;
     if ((counted && !tally_columns(j)) || !prepare(&j))

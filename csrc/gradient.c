@@ -12,27 +12,41 @@ static size_t padded_images(const sppim_job *j) { return sppim_round_up(j->image
 
 /* ---- preparation ---------------------------------------------------------------------------------------------- */
 
-/* D of one group of columns, and its errors packed as weights. */
+/* Whether the update takes a single image as it is, without summing a gradient. */
+static bool single_image(const sppim_job *j) { return j->images == 1 && !j->skip && !j->layer->gc_finite; }
+
+/* The errors of one group of columns as weights: in the layout that is wanted. */
+static void pack_errors(const sppim_job *j, size_t group)
+{
+    const sppim_layer *layer = j->layer;
+    sppim_workspace *work = &j->network->work;
+    const size_t column = group * SPPIM_GROUP, at = column * padded_images(j);
+    j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld, j->skip ? NULL : work->d_quads + at,
+                                 padded_images(j) * SPPIM_PANEL, j->skip ? work->d_rows + at : NULL);
+    for (size_t i = 0; layer->gc_finite && i < j->images; i++)
+        for (size_t c = column; c < column + SPPIM_GROUP; c++)
+            work->d_pairs[c / SPPIM_PANEL * SPPIM_PANEL * padded_images(j) +
+                          sppim_in_pairs(i, sppim_column_lane(c % SPPIM_PANEL))] =
+                layer->d[work->active[i] * layer->ld + c];
+}
+
+/* D of one group of columns, and its errors. */
 static void prepare_errors(const sppim_job *j, size_t group)
 {
     sppim_layer *layer = j->layer;
-    const sppim_kernels *kernels = j->network->kernels;
     sppim_workspace *work = &j->network->work;
-    const size_t column = group * SPPIM_GROUP, quads = padded_images(j) * SPPIM_PANEL;
+    const size_t column = group * SPPIM_GROUP;
     memset(layer->error_sum + column, 0, SPPIM_GROUP * sizeof *layer->error_sum);
     memset(layer->error_column_nonzeros + column, 0, SPPIM_GROUP * sizeof *layer->error_column_nonzeros);
     for (size_t b = 0; b < j->flight->n; b += 255)
-        kernels->tally_s8(layer->d + b * layer->ld + column, sppim_smaller(255, j->flight->n - b), layer->ld, SPPIM_GROUP,
-                          layer->error_sum + column, layer->error_column_nonzeros + column);
-    for (size_t c = 0; c < SPPIM_GROUP; c++)
-        work->d_lanes[column + c / SPPIM_PANEL * SPPIM_PANEL + sppim_column_lane(c % SPPIM_PANEL)] =
-            layer->error_sum[column + c];
-    kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld, work->d_quads + 2 * group * quads, quads,
-                     work->d_rows + group * padded_images(j) * SPPIM_GROUP);
-    for (size_t i = 0; layer->gc_finite && i < j->images; i++)
-        for (size_t c = 0; c < SPPIM_GROUP; c++)
-            work->d_pairs[(2 * group + c / SPPIM_PANEL) * quads + sppim_in_pairs(i, sppim_column_lane(c % SPPIM_PANEL))] =
-                layer->d[work->active[i] * layer->ld + column + c];
+        j->network->kernels->tally_s8(layer->d + b * layer->ld + column, sppim_smaller(255, j->flight->n - b), layer->ld,
+                                      SPPIM_GROUP, layer->error_sum + column, layer->error_column_nonzeros + column);
+    for (size_t c = column; c < column + SPPIM_GROUP; c++) {
+        work->d_lanes[sppim_lane_of(c)] = layer->error_sum[c];
+        work->d_row[sppim_lane_of(c)] = (int16_t)layer->error_sum[c]; /* of a single image */
+    }
+    if (!single_image(j))
+        pack_errors(j, group);
 }
 
 /* s where x is 2^s, else -1. */
@@ -58,47 +72,31 @@ static void update_mean(const sppim_job *j, size_t k, int log2_twice)
     layer->next.m[k] = (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
 }
 
-/* So few images that a dense step takes them all at once. */
-static bool few_images(const sppim_job *j) { return j->images <= SPPIM_DEPTH; }
-
-/* Sum of a column, and its non-zeros. */
-static uint32_t census_column(const sppim_job *j, const int8_t *column, int32_t *sum)
-{
-    if (!few_images(j))
-        return (uint32_t)j->network->kernels->census_s8(column, j->images, sum);
-    uint32_t nonzeros = 0;
-    *sum = 0;
-    for (size_t i = 0; i < j->images; i++) {
-        *sum += column[i];
-        nonzeros += column[i] != 0;
-    }
-    return nonzeros;
-}
-
-/* Up to 64 inputs: their columns over the images with errors, the constant of the bias after the last one, and their means. */
+/* Up to 64 inputs, the constant of the bias after the last one, and their means: the columns of x over the images with errors, and
+ * what D counts in the gradient (A7.1); or x - m of a single image. */
 static void prepare_inputs(const sppim_job *j, size_t first)
 {
     const sppim_layer *layer = j->layer;
-    const sppim_kernels *kernels = j->network->kernels;
     sppim_workspace *work = &j->network->work;
-    const int log2_twice = exact_log2(2 * j->flight->n);
+    const int log2_twice = exact_log2(2 * j->flight->n), flip = sppim_input_flip(j->flight, j->l);
     const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
-    if (first < layer->k)
-        kernels->transpose_s8(j->flight->x[j->l] + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
-                              work->x_columns + first * ld, ld);
-    for (size_t k = first; k < last; k++) {
-        int8_t *column = work->x_columns + k * ld;
-        int32_t sum;
-        if (k >= layer->k) {
-            memset(column, 0, padded_images(j));
-            memset(column, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
-        }
-        work->x_nonzeros[k] = census_column(j, column, &sum);
-        work->x_shift[k] = -SPPIM_OFFSET * sum;
-        work->m_scale[k] = k < layer->k ? -layer->now.m[k] : 0;
-        if (k < layer->k && layer->config.centred)
-            update_mean(j, k, log2_twice);
+    const size_t inputs = first < layer->k ? sppim_smaller(layer->k, last) : first; /* end of the inputs among them */
+    const int8_t *x = j->flight->x[j->l];
+    if (first < layer->k && !single_image(j))
+        j->network->kernels->transpose_s8(x + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
+                                          work->x_columns + first * ld, ld);
+    for (size_t k = first; k < inputs; k++) {
+        work->d_scale[k] = -layer->now.m[k] - flip;
+        work->x_row[k] = (int16_t)(x[work->active[0] * sppim_input_ld(layer) + k] - layer->now.m[k]);
     }
+    for (size_t k = inputs; k < last; k++) {
+        work->d_scale[k] = -flip;
+        work->x_row[k] = k == layer->k ? SPPIM_BIAS_INPUT : 0;
+        memset(work->x_columns + k * ld, 0, padded_images(j));
+        memset(work->x_columns + k * ld, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
+    }
+    for (size_t k = first; layer->config.centred && k < inputs; k++)
+        update_mean(j, k, log2_twice);
 }
 
 static void prepare_task(void *context, size_t index, sppim_worker *worker)
@@ -115,6 +113,7 @@ static void prepare_task(void *context, size_t index, sppim_worker *worker)
 static void find_active_images(sppim_job *j)
 {
     j->images = 0;
+    j->network->work.active[0] = 0;
     for (size_t b = 0; b < j->flight->n; b++)
         if (j->flight->error_nonzeros[j->l * j->flight->n + b])
             j->network->work.active[j->images++] = (uint16_t)b;
@@ -130,38 +129,38 @@ typedef struct tile {
     sppim_scratch *scratch;
 } tile;
 
-static size_t non_zeros_of_column(const sppim_job *j, size_t k, sppim_scratch *s)
+/* Appends the non-zeros of an input over the images that `which` names. */
+static size_t list_column(const sppim_job *j, size_t k, int which, size_t found, sppim_scratch *s)
 {
-    const size_t count =
-        j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images, 0, s->index,
-                                         s->value);
-    return sppim_pad_nonzeros(s->index, s->value, count, 0);
+    const size_t count = j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images,
+                                                          0, which, s->index + found, s->value + found);
+    return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
 }
 
 static void dense_gradient(const sppim_job *j, const tile *t)
 {
     const sppim_workspace *work = &j->network->work;
-    const size_t terms = padded_images(j);
+    const size_t terms = padded_images(j), column = t->panel * SPPIM_PANEL;
     j->network->kernels->product_s8(work->x_columns + t->row * work->batch_ld, work->batch_ld, t->rows, terms / 4,
-                                    work->d_quads + t->panel * terms * SPPIM_PANEL,
-                                    (sppim_start){work->d_lanes + t->panel * SPPIM_PANEL, work->m_scale + t->row,
-                                                  work->x_shift + t->row},
-                                    t->scratch->gradient, SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
+                                    sppim_input_flip(j->flight, j->l), work->d_quads + column * terms,
+                                    (sppim_start){work->d_lanes + column, work->d_scale + t->row}, t->scratch->gradient,
+                                    SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
 }
 
 static void sparse_gradient(const sppim_job *j, const tile *t)
 {
     const sppim_workspace *work = &j->network->work;
-    const size_t stride = padded_images(j) * SPPIM_GROUP, groups = sppim_ceil_div(t->panels, 2);
-    const int32_t *sums = work->d_lanes + t->panel * SPPIM_PANEL;
+    const sppim_scratch *s = t->scratch;
+    const size_t terms = padded_images(j), column = t->panel * SPPIM_PANEL;
+    const bool by_sign = sppim_input_flip(j->flight, j->l);
     for (size_t r = 0; r < t->rows; r++) {
-        const size_t k = t->row + r, count = non_zeros_of_column(j, k, t->scratch);
-        int32_t *gradient = t->scratch->gradient + r * SPPIM_GRADIENT_COLUMNS;
-        for (size_t c = 0; c < groups * SPPIM_GROUP; c++)
-            gradient[c] = work->m_scale[k] * sums[c] + work->x_shift[k];
+        const size_t k = t->row + r, negatives = by_sign ? list_column(j, k, SPPIM_NEGATIVE, 0, t->scratch) : 0;
+        const size_t count = list_column(j, k, by_sign ? SPPIM_POSITIVE : SPPIM_ALL, negatives, t->scratch);
+        const int32_t scale = k < j->layer->k ? -j->layer->now.m[k] : 0;
         j->network->kernels->product_sparse_s8(
-            (sppim_nonzeros){.index = t->scratch->index, .value = t->scratch->value, .count = count},
-            work->d_rows + t->panel / 2 * stride, stride, groups, gradient, NULL);
+            (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
+            work->d_rows + column * terms, terms * SPPIM_GROUP, sppim_ceil_div(t->panels, 2),
+            (sppim_start){work->d_lanes + column, &scale}, s->gradient + r * SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
     }
 }
 
@@ -170,7 +169,7 @@ static uint64_t centre_row(const sppim_job *j, size_t k, const int32_t *sums, in
 {
     uint64_t changed = 0;
     for (size_t lane = 0; lane < SPPIM_PANEL; lane++) {
-        const int64_t exact = gradient[lane] + (int64_t)j->network->work.m_scale[k] * sums[lane];
+        const int64_t exact = gradient[lane] - (int64_t)(k < j->layer->k ? j->layer->now.m[k] : 0) * sums[lane];
         gradient[lane] = (int32_t)sppim_fit1(exact, j->layer->config.gc_accumulator);
         changed += gradient[lane] != exact;
     }
@@ -185,9 +184,9 @@ static void finite_gradient(const sppim_job *j, const tile *t)
     uint64_t changed = 0;
     memset(s->gradient, 0, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS * sizeof *s->gradient);
     for (size_t r = 0; r < t->rows; r++) {
-        const size_t k = t->row + r, count = non_zeros_of_column(j, k, t->scratch);
+        const size_t k = t->row + r, count = list_column(j, k, SPPIM_ALL, 0, t->scratch);
         for (size_t i = 0; i < count; i++)
-            s->value16[i] = s->value[i];
+            s->value16[i] = (int8_t)s->value[i];
         for (size_t p = 0; p < t->panels; p++) {
             int32_t *gradient = s->gradient + r * SPPIM_GRADIENT_COLUMNS + p * SPPIM_PANEL;
             changed += j->network->kernels->product_finite_s16(
@@ -206,7 +205,7 @@ static sppim_update update_of(const sppim_job *j)
     const sppim_layer_config *c = &j->layer->config;
     const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
     sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0, .k1 = key.k1,
-                      .product_bits = c->product_bits, .columns = j->layer->n};
+                      .product_bits = c->product_bits, .columns = j->layer->n, .settled = j->layer->in_place};
     u.narrow = ((j->images * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
     return u;
 }
@@ -220,13 +219,13 @@ static void update_panel(const sppim_job *j, const sppim_update *u, const tile *
     sppim_add_saturations(layer, SPPIM_SAT_WEIGHT, clipped);
 }
 
-/* Rows whose gradient is zero keep their weights. */
+/* Rows whose gradient is zero keep their weights: inputs without a negative one that sum to zero are all zero. */
 static bool nothing_to_do(const sppim_job *j, size_t row, size_t rows)
 {
-    if (!j->layer->in_place)
+    if (!j->layer->in_place || (j->images && sppim_input_flip(j->flight, j->l)))
         return false;
     for (size_t k = row; k < row + rows && j->images; k++)
-        if (j->network->work.x_nonzeros[k] || j->network->work.m_scale[k])
+        if (k == j->layer->k || (k < j->layer->k && (j->flight->x_sum[j->l][k] || j->layer->now.m[k])))
             return false;
     return true;
 }
@@ -284,6 +283,22 @@ static void update_by_panels(const sppim_job *j, const sppim_update *u, tile t, 
         }
 }
 
+/* A single image: its gradient is the outer product of x - m and d, which the update forms itself. */
+static void update_by_image(const sppim_job *j, const sppim_update *u, tile t, size_t last)
+{
+    const sppim_workspace *work = &j->network->work;
+    sppim_layer *layer = j->layer;
+    for (; t.erring; t.panel++, t.erring >>= 1) {
+        const size_t column = t.panel * SPPIM_PANEL;
+        if (t.erring & 1)
+            sppim_add_saturations(layer, SPPIM_SAT_WEIGHT,
+                                  j->network->kernels->update_outer_s16(
+                                      u, work->x_row + t.row, work->d_row + column, last - t.row,
+                                      (uint32_t)(t.row * layer->n + column),
+                                      sppim_panel_rows(layer, &layer->now, &layer->next, t.row, t.panel)));
+    }
+}
+
 #define TASK_PANELS (SPPIM_GRADIENT_COLUMNS / SPPIM_PANEL)
 
 static void gradient_task(void *context, size_t index, sppim_worker *worker)
@@ -296,9 +311,12 @@ static void gradient_task(void *context, size_t index, sppim_worker *worker)
     tile t = {.panel = panel, .panels = sppim_smaller(TASK_PANELS, layer->panels - panel),
               .scratch = &j->network->scratch[worker->id]};
     t.erring = erring_panels(j, panel, t.panels);
+    void (*const update)(const sppim_job *, const sppim_update *, tile, size_t) =
+        single_image(j)                 ? update_by_image
+        : j->skip || layer->gc_finite ? update_by_rows
+                                      : update_by_panels;
     for (t.row = row; t.erring && t.row < last && !sppim_worker_stop(worker); t.row += 4 * SPPIM_GRADIENT_ROWS)
-        (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(
-            j, &u, t, sppim_smaller(last, t.row + 4 * SPPIM_GRADIENT_ROWS));
+        update(j, &u, t, sppim_smaller(last, t.row + 4 * SPPIM_GRADIENT_ROWS));
 }
 
 /* A6.7 for one class. */
@@ -327,6 +345,7 @@ static void choose_layout(sppim_layer *layer)
 {
     layer->next.has_rows = layer->bytes && layer->skipping;
     layer->next.has_quads = layer->bytes && !layer->skipping;
+    layer->next.has_words = layer->next.words && layer->skipping;
 }
 
 /* ---- counters, and the phase ------------------------------------------------------------------------------------------ */

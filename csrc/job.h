@@ -36,6 +36,8 @@ static inline sppim_update_rows sppim_panel_rows(const sppim_layer *layer, const
         place.quads = to->quads + at;
     if (to->has_rows)
         place.rows = to->rows + (panel / 2 * layer->depth + row) * SPPIM_GROUP + panel % 2 * SPPIM_PANEL;
+    if (to->has_words)
+        place.words = to->words + (panel / 2 * layer->depth + row) * SPPIM_GROUP + panel % 2 * SPPIM_PANEL;
     if (to->pairs != to->w)
         place.pairs = to->pairs ? to->pairs + at : NULL;
     return place;

@@ -2,6 +2,7 @@
 #include "matrix.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "fixed.h"
 
@@ -28,12 +29,14 @@ static void pack(sppim_weights *p, const void *w, int32_t type)
                 p->pairs[at + sppim_in_pairs(k, lane)] = (int16_t)v;
                 if (abs(v) > p->largest)
                     p->largest = abs(v);
-                if (!p->bytes)
-                    continue;
-                p->quads[at + sppim_in_quads(k, lane)] = (uint8_t)(v + SPPIM_OFFSET);
-                p->rows[n / SPPIM_GROUP * p->depth * SPPIM_GROUP + sppim_in_rows(k, n % SPPIM_GROUP)] =
-                    (uint8_t)(v + SPPIM_OFFSET);
-                p->sums[panel * SPPIM_PANEL + lane] += v;
+                const size_t in_group = n / SPPIM_GROUP * p->depth * SPPIM_GROUP + sppim_in_rows(k, n % SPPIM_GROUP);
+                if (p->bytes) {
+                    p->quads[at + sppim_in_quads(k, lane)] = (int8_t)v;
+                    p->rows[in_group] = (int8_t)v;
+                    p->signed_start[panel * SPPIM_PANEL + lane] -= SPPIM_SIGNED * v;
+                } else {
+                    p->words[in_group] = (int16_t)v;
+                }
             }
 }
 
@@ -47,18 +50,24 @@ static bool codes_valid(const void *w, int32_t type, size_t count)
 
 static void *take(size_t size) { return aligned_alloc(ALIGNMENT, sppim_round_up(size, ALIGNMENT)); }
 
+static void *take_zeros(size_t size)
+{
+    void *memory = take(size);
+    return memory ? memset(memory, 0, size) : NULL;
+}
+
 static bool take_layouts(sppim_weights *p)
 {
     const size_t cells = p->panels * p->depth * SPPIM_PANEL, rows = p->groups * p->depth * SPPIM_GROUP;
     p->pairs = take(cells * sizeof *p->pairs);
-    if (!p->bytes)
-        return p->pairs;
+    if (!p->bytes) {
+        p->words = take_zeros(rows * sizeof *p->words); /* the last group may have columns that no panel has */
+        return p->pairs && p->words;
+    }
     p->quads = take(cells);
-    p->rows = take(rows);
-    p->sums = calloc(p->panels * SPPIM_PANEL, sizeof *p->sums);
-    for (size_t i = 0; p->rows && i < rows; i++) /* the columns that only fill the last group */
-        p->rows[i] = SPPIM_OFFSET;
-    return p->pairs && p->quads && p->rows && p->sums;
+    p->rows = take_zeros(rows);
+    p->signed_start = take_zeros(p->panels * SPPIM_PANEL * sizeof *p->signed_start);
+    return p->pairs && p->quads && p->rows && p->signed_start;
 }
 
 sppim_status sppim_weights_create(const void *w, int32_t type, size_t k, size_t n, sppim_weights **weights)
@@ -92,7 +101,8 @@ void sppim_weights_destroy(sppim_weights *weights)
     free(weights->pairs);
     free(weights->quads);
     free(weights->rows);
-    free(weights->sums);
+    free(weights->signed_start);
+    free(weights->words);
     free(weights);
 }
 

@@ -10,11 +10,12 @@
 struct sppim_weights {
     size_t k, n;
     size_t panels, groups, depth;
-    bool bytes;        /* of s8 or PoT codes: all three layouts; else pairs only */
+    bool bytes;        /* of s8 or PoT codes */
     int32_t largest;   /* magnitude */
-    uint8_t *quads, *rows;
     int16_t *pairs;
-    int32_t *sums;     /* of the columns, by panel and lane; bytes only */
+    int8_t *quads, *rows;  /* bytes; */
+    int32_t *signed_start; /* -128 times the sums of the columns, by panel and lane (SPPIM_SIGNED) */
+    int16_t *words;        /* not bytes */
 };
 
 struct sppim_engine {

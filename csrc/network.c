@@ -93,7 +93,8 @@ static bool take_weights(sppim_network *network, const sppim_layer *layer, sppim
         return TAKE(network, s->quads, cells * SPPIM_PANEL) &&
                TAKE(network, s->rows, layer->groups * layer->depth * SPPIM_GROUP);
     s->pairs = s->w;
-    return layer->config.product_bits == 16 || TAKE(network, s->pairs, cells * SPPIM_PANEL);
+    return (layer->config.product_bits == 16 || TAKE(network, s->pairs, cells * SPPIM_PANEL)) &&
+           (layer->fp_finite || TAKE(network, s->words, layer->groups * layer->depth * SPPIM_GROUP));
 }
 
 /* What a network keeps twice whatever its size. */
@@ -110,14 +111,12 @@ static bool take_flight(sppim_network *network, sppim_flight *flight)
 {
     const size_t batch = (size_t)network->config.batch, layers = network->layer_count;
     if (!TAKE(network, flight->labels, batch) || !TAKE(network, flight->x, layers) ||
-        !TAKE(network, flight->x_shift, layers) || !TAKE(network, flight->x_sum, layers) ||
-        !TAKE(network, flight->scores, batch * network->classes) ||
+        !TAKE(network, flight->x_sum, layers) || !TAKE(network, flight->scores, batch * network->classes) ||
         !TAKE(network, flight->input_nonzeros, batch * layers) || !TAKE(network, flight->error_nonzeros, batch * layers))
         return false;
     for (size_t l = 0; l < layers; l++) {
         const size_t ld = sppim_input_ld(&network->layers[l]);
-        if (!TAKE(network, flight->x[l], batch * ld) || !TAKE(network, flight->x_shift[l], batch) ||
-            !TAKE(network, flight->x_sum[l], ld))
+        if (!TAKE(network, flight->x[l], batch * ld) || !TAKE(network, flight->x_sum[l], ld))
             return false;
     }
     return true;
@@ -138,7 +137,8 @@ static bool take_layer(sppim_network *network, sppim_layer *layer)
     return layer->place.output ||
            (TAKE(network, layer->codes, layer->classes * layer->n) && TAKE(network, layer->e, batch * layer->class_ld) &&
             TAKE(network, layer->project, class_panels * sppim_round_up(layer->n, SPPIM_DEPTH) * SPPIM_PANEL) &&
-            TAKE(network, layer->back_project, layer->panels * sppim_round_up(layer->classes, SPPIM_DEPTH) * SPPIM_PANEL));
+            TAKE(network, layer->back_project, layer->panels * sppim_round_up(layer->classes, SPPIM_DEPTH) * SPPIM_PANEL) &&
+            TAKE(network, layer->back_start, layer->panels * SPPIM_PANEL));
 }
 
 /* The largest that any layer needs of each. */
@@ -163,20 +163,21 @@ static bool take_workspace(sppim_network *network, extent e, sppim_workspace *w)
 {
     const size_t batch = sppim_round_up((size_t)network->config.batch, SPPIM_DEPTH);
     w->batch_ld = sppim_round_up(batch, SPPIM_GROUP);
-    w->list.ld = e.depth + e.depth / 16 + 128; /* room for the padding of every block */
+    w->list.ld = e.depth + 2 * SPPIM_DEPTH + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
     return TAKE(network, w->list.index, batch * w->list.ld) && TAKE(network, w->list.value, batch * w->list.ld) &&
-           TAKE(network, w->list.offset, batch * (e.inputs / SPPIM_GROUP + 1)) &&
+           TAKE(network, w->list.negatives, batch) && TAKE(network, w->list.count, batch) &&
            (!e.wide || (TAKE(network, w->list.value16, batch * w->list.ld) && TAKE(network, w->x16, batch * e.inputs))) &&
-           TAKE(network, w->x_columns, e.depth * w->batch_ld) && TAKE(network, w->x_shift, e.depth) &&
-           TAKE(network, w->x_nonzeros, e.depth) && TAKE(network, w->m_scale, e.depth) &&
+           TAKE(network, w->zeros, e.depth) && TAKE(network, w->signed_start, e.outputs) &&
+           TAKE(network, w->x_columns, e.depth * w->batch_ld) &&
            TAKE(network, w->active, batch) && TAKE(network, w->d_quads, batch * e.outputs) &&
            TAKE(network, w->d_rows, batch * e.outputs) && TAKE(network, w->d_pairs, batch * e.outputs) &&
-           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->fold, e.depth) && TAKE(network, w->fold16, e.depth);
+           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->d_scale, e.depth) && TAKE(network, w->x_row, e.depth) &&
+           TAKE(network, w->d_row, e.outputs) && TAKE(network, w->fold, 2 * e.depth) && TAKE(network, w->fold16, e.depth);
 }
 
 static bool take_scratch(sppim_network *network, sppim_scratch *s)
 {
-    const size_t batch = network->work.batch_ld + SPPIM_GROUP;
+    const size_t batch = network->work.batch_ld + 2 * SPPIM_DEPTH + SPPIM_GROUP;
     return TAKE(network, s->sums, SPPIM_BLOCK_ROWS * SPPIM_GROUP) && TAKE(network, s->wide, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
            TAKE(network, s->gradient, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS) && TAKE(network, s->index, batch) &&
            TAKE(network, s->value, batch) && TAKE(network, s->value16, batch);
@@ -229,11 +230,12 @@ static void draw_codes(const sppim_network *network, sppim_layer *layer, size_t 
         for (size_t n = 0; n < layer->n; n++) {
             const size_t i = c * layer->n + n;
             layer->codes[i] = sppim_pot_code(sppim_draw16_1(key, (uint32_t)i), layer->config.pot_levels);
-            const uint8_t stored = (uint8_t)(sppim_pot_mac1(0, 1, layer->codes[i]) + SPPIM_OFFSET);
+            const int8_t r = (int8_t)sppim_pot_mac1(0, 1, layer->codes[i]);
             layer->project[c / SPPIM_PANEL * project_depth * SPPIM_PANEL +
-                           sppim_in_quads(n, sppim_column_lane(c % SPPIM_PANEL))] = stored;
+                           sppim_in_quads(n, sppim_column_lane(c % SPPIM_PANEL))] = r;
             layer->back_project[n / SPPIM_PANEL * back_depth * SPPIM_PANEL +
-                                sppim_in_quads(c, sppim_column_lane(n % SPPIM_PANEL))] = stored;
+                                sppim_in_quads(c, sppim_column_lane(n % SPPIM_PANEL))] = r;
+            layer->back_start[sppim_lane_of(n)] -= SPPIM_SIGNED * r;
         }
 }
 

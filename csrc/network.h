@@ -14,8 +14,9 @@
 typedef struct sppim_state {
     int16_t *w;             /* pairs */
     int16_t *pairs;         /* product weights as pairs (w itself at 16 bits), as quads, as rows; null: of no use here */
-    uint8_t *quads, *rows;
-    bool has_quads, has_rows; /* which of the two follow from w now */
+    int8_t *quads, *rows;
+    int16_t *words;         /* ... as words */
+    bool has_quads, has_rows, has_words; /* which of the three follow from w now */
     uint8_t *zeros;         /* [panels][depth], zero product weights of a panel's row */
     int16_t *mean;          /* [K], M */
     int8_t *m;              /* [K] */
@@ -26,13 +27,13 @@ typedef struct sppim_state {
     uint32_t *column_zeros; /* [N], of V's columns, rows 0 .. K-1; rule bp */
 } sppim_state;
 
-/* Non-zeros of the rows of a batch, cut into blocks of input rows; each block's list is padded to a multiple of 4. */
+/* Lists of the non-zeros of some images (sppim_nonzeros). */
 typedef struct sppim_list {
-    uint16_t *index;
-    int8_t *value;
+    uint16_t *index; /* [n][ld] */
+    uint8_t *value;
     int16_t *value16;
-    uint32_t *offset; /* [n][blocks + 1] */
-    size_t ld, block, blocks;
+    uint32_t *negatives, *count; /* [n] */
+    size_t ld;
 } sppim_list;
 
 enum { SPPIM_SAT_ACC, SPPIM_SAT_ACTIVATION, SPPIM_SAT_ERROR, SPPIM_SAT_DELTA, SPPIM_SAT_WEIGHT, SPPIM_SATS };
@@ -48,12 +49,13 @@ typedef struct sppim_layer {
     bool bytes;            /* 8-bit products: quads and rows */
     bool fp_finite, gc_finite; /* the accumulators can overflow (A1.6) */
     bool in_place;         /* next's weights are now's: the update is too short to be interrupted */
-    bool skipping;         /* the last forward skipped zeros: the update keeps rows instead of quads */
+    bool skipping;         /* the last forward skipped zeros: the update keeps rows or words up to date, not quads */
     sppim_state now, next; /* read in a tick; written in a tick, taken over at its end */
     bool updated;          /* next is to be taken over */
     uint8_t *codes;        /* [C][N], hidden layers */
-    uint8_t *project;      /* R transposed, quads: panels of C columns, N deep */
-    uint8_t *back_project; /* R, quads: panels of N columns, C deep */
+    int8_t *project;       /* R transposed, quads: panels of C columns, N deep */
+    int8_t *back_project;  /* R, quads: panels of N columns, C deep */
+    int32_t *back_start;   /* -128 times the sums of R's columns, by panel and lane (SPPIM_SIGNED) */
     int8_t *e;             /* [batch][class_ld] class errors */
     size_t class_ld;
     int8_t *d;             /* [batch][ld] errors */
@@ -72,8 +74,8 @@ typedef struct sppim_flight {
     int rate_shift;
     int32_t *labels;
     int8_t **x;         /* [layers]: the layer's inputs [batch][x_ld], zeros beyond K */
-    int32_t **x_shift;  /* [layers]: [batch] -128 times an image's sum (sppim_start) */
     int32_t **x_sum;    /* [layers]: [x_ld] X */
+    atomic_bool negative; /* some input of the first layer is; activations are not */
     int64_t *scores;    /* [batch][C] */
     uint32_t *input_nonzeros, *error_nonzeros; /* [layers][n] */
 } sppim_flight;
@@ -83,8 +85,8 @@ typedef struct sppim_scratch {
     int32_t *sums;     /* [SPPIM_BLOCK_ROWS][SPPIM_GROUP] */
     int64_t *wide;     /* the same in 64 bits */
     int32_t *gradient; /* [SPPIM_GRADIENT_ROWS][SPPIM_GRADIENT_COLUMNS] */
-    uint16_t *index;   /* [batch + 64], the non-zeros of one input over the batch */
-    int8_t *value;
+    uint16_t *index;   /* [batch + 72], the non-zeros of one input over the batch */
+    uint8_t *value;
     int16_t *value16;
 } sppim_scratch;
 
@@ -96,16 +98,17 @@ typedef struct sppim_scratch {
 typedef struct sppim_workspace {
     sppim_list list;      /* FP */
     int16_t *x16;         /* FP: inputs as 16-bit words */
-    int8_t *x_columns;    /* GC: inputs by column [K + 1 ..][batch_ld] of the images with errors, */
-    int32_t *x_shift;     /* -128 times the sum of each column, */
-    uint32_t *x_nonzeros; /* its non-zeros */
+    int8_t *zeros;        /* [depth] */
+    int32_t *signed_start; /* FP: S - 128 times the column sums of V, by panel and lane (SPPIM_SIGNED) */
+    int8_t *x_columns;    /* GC: inputs by column [K + 1 ..][batch_ld] of the images with errors */
     uint16_t *active;     /* [batch] images with errors */
-    uint8_t *d_quads, *d_rows; /* their errors, packed */
+    int8_t *d_quads, *d_rows; /* their errors, packed */
     int16_t *d_pairs;
     int32_t *d_lanes;     /* D by panel and lane */
-    int32_t *m_scale;     /* -m of each row */
+    int32_t *d_scale;     /* [depth] what D counts in the gradient of a row */
+    int16_t *x_row, *d_row; /* a single image: x - m by row, d by panel and lane */
     int8_t *fold;         /* (m, -64) */
-    int16_t *fold16;
+    int16_t *fold16;      /* (-m, 64) */
     size_t batch_ld;
 } sppim_workspace;
 
@@ -122,7 +125,6 @@ struct sppim_network {
     sppim_workspace work;
     sppim_scratch *scratch; /* [threads] */
 
-
     uint64_t ticks, batches;
     atomic_flag busy;
 };
@@ -133,6 +135,12 @@ static inline size_t sppim_input_ld(const sppim_layer *layer) { return sppim_rou
 static inline size_t sppim_pair_place(const sppim_layer *layer, size_t k, size_t n)
 {
     return n / SPPIM_PANEL * layer->depth * SPPIM_PANEL + sppim_in_pairs(k, sppim_column_lane(n % SPPIM_PANEL));
+}
+
+/* x of a layer as the kernels take it. */
+static inline int sppim_input_flip(const sppim_flight *flight, size_t l)
+{
+    return flight->negative && l == 0 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
 }
 
 /* V of a state, whatever layouts it has. */
@@ -149,7 +157,7 @@ static inline size_t sppim_exact_steps(const sppim_layer *layer)
 
 /* Each returns false if interrupted. */
 
-/* Facts about x[l] of a flight: sums and non-zeros by image. */
+/* Facts about x[l] of a flight: non-zeros by image, signs. */
 bool sppim_survey_inputs(sppim_network *network, size_t l, sppim_flight *flight);
 /* FP of a layer (A5): reads flight->x[l], writes flight->x[l + 1] and its facts, or flight->scores. */
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight);
@@ -159,8 +167,8 @@ bool sppim_layer_errors(sppim_network *network, size_t l, sppim_flight *flight);
 bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight);
 /* S and the zero counts of a state from its V and m. */
 bool sppim_layer_derive(sppim_network *network, size_t l, sppim_state *state);
-/* Quads or rows of the present state, if it lacks them. */
-bool sppim_layer_repack(sppim_network *network, size_t l, bool rows);
+/* The layout of the present state that a forward with or without skipping reads, if it lacks it. */
+bool sppim_layer_repack(sppim_network *network, size_t l, bool skip);
 /* V, m, S and the zero counts of the present state from its W and M; not interruptible. */
 void sppim_layer_complete(sppim_network *network, size_t l);
 

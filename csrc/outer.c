@@ -14,117 +14,142 @@ typedef struct outer {
     size_t b, k, n;
     int32_t *g;
     bool skip;
-    size_t images, depth, x_ld, d_ld, column_ld; /* images with an error, rounded up to depth */
-    int8_t *x_rows, *d_rows;  /* padded copies [b][ld] */
-    int8_t *columns;          /* [k rounded up to 64][column_ld] */
-    int32_t *shift;           /* [k] */
+    int flip;                 /* whether x has negative values */
+    size_t images, depth;     /* images with an error, rounded up to depth */
+    size_t columns_ld;
     uint16_t *active;
-    uint8_t *quads, *rows;    /* d as weights */
+    int8_t *last_x, *last_d;  /* [b][SPPIM_GROUP] the last groups of columns, padded */
+    int8_t *columns;          /* [k rounded up to 64][columns_ld] */
+    int8_t *quads, *rows;     /* d as weights; null: of no use */
+    int32_t *signed_start;    /* [n rounded up to 64], by panel and lane (SPPIM_SIGNED) */
     struct scratch {
-        int32_t *sums;        /* [TASK_COLUMNS] or [TASK_ROWS][SPPIM_PANEL] */
-        int32_t *columns;     /* [TASK_COLUMNS] */
+        int32_t *sums;        /* [TASK_ROWS][SPPIM_PANEL] or [TASK_COLUMNS] */
         uint16_t *index;
-        int8_t *value;
+        uint8_t *value;
     } *scratch;
 } outer;
 
 static void lay_out(outer *o, sppim_arena *arena)
 {
-    const size_t inputs = sppim_round_up(o->k, SPPIM_GROUP), padded = sppim_round_up(o->b, SPPIM_DEPTH);
-    SPPIM_PIECE(arena, o->x_rows, o->b * o->x_ld);
-    SPPIM_PIECE(arena, o->d_rows, o->b * o->d_ld);
-    SPPIM_PIECE(arena, o->columns, inputs * o->column_ld);
-    SPPIM_PIECE(arena, o->shift, inputs);
+    const size_t inputs = sppim_round_up(o->k, SPPIM_GROUP), outputs = sppim_round_up(o->n, SPPIM_GROUP);
+    const size_t errors = sppim_round_up(o->b, SPPIM_DEPTH) * outputs;
     SPPIM_PIECE(arena, o->active, o->b);
-    SPPIM_PIECE(arena, o->quads, padded * o->d_ld);
-    SPPIM_PIECE(arena, o->rows, padded * o->d_ld);
+    SPPIM_PIECE(arena, o->last_x, o->b * SPPIM_GROUP);
+    SPPIM_PIECE(arena, o->last_d, o->b * SPPIM_GROUP);
+    SPPIM_PIECE(arena, o->columns, inputs * o->columns_ld);
+    if (o->skip)
+        SPPIM_PIECE(arena, o->rows, errors);
+    else
+        SPPIM_PIECE(arena, o->quads, errors);
+    SPPIM_PIECE(arena, o->signed_start, outputs);
     SPPIM_PIECE(arena, o->scratch, o->engine->threads);
     for (size_t i = 0; i < o->engine->threads; i++) {
         struct scratch s;
         SPPIM_PIECE(arena, s.sums, sppim_larger(TASK_COLUMNS, TASK_ROWS * SPPIM_PANEL));
-        SPPIM_PIECE(arena, s.columns, TASK_COLUMNS);
-        SPPIM_PIECE(arena, s.index, o->column_ld + SPPIM_GROUP);
-        SPPIM_PIECE(arena, s.value, o->column_ld + SPPIM_GROUP);
+        SPPIM_PIECE(arena, s.index, o->b + 2 * SPPIM_DEPTH + SPPIM_GROUP);
+        SPPIM_PIECE(arena, s.value, o->b + 2 * SPPIM_DEPTH + SPPIM_GROUP);
         if (arena->base)
             o->scratch[i] = s;
     }
 }
 
-static void pad_rows(const int8_t *from, size_t rows, size_t width, size_t ld, int8_t *to)
+/* ---- preparation ---------------------------------------------------------------------------------------------------- */
+
+/* 64 columns of a matrix, with zeros where it has fewer. */
+typedef struct columns {
+    const int8_t *data;
+    size_t ld;
+} columns;
+
+static columns group_of(const int8_t *matrix, size_t rows, size_t width, size_t group, int8_t *padded)
 {
+    const size_t first = group * SPPIM_GROUP;
+    if (first + SPPIM_GROUP <= width)
+        return (columns){matrix + first, width};
     for (size_t r = 0; r < rows; r++) {
-        memcpy(to + r * ld, from + r * width, width);
-        memset(to + r * ld + width, 0, ld - width);
+        memcpy(padded + r * SPPIM_GROUP, matrix + r * width + first, width - first);
+        memset(padded + r * SPPIM_GROUP + (width - first), 0, SPPIM_GROUP - (width - first));
     }
+    return (columns){padded, SPPIM_GROUP};
 }
 
-/* Padded copies, and the images that count. */
-static void begin(outer *o, int32_t path)
+/* The images that count, and the signs of their inputs. */
+static void begin(outer *o)
 {
-    const sppim_kernels *kernels = o->engine->kernels;
-    int32_t sum;
-    pad_rows(o->x, o->b, o->k, o->x_ld, o->x_rows);
-    pad_rows(o->d, o->b, o->n, o->d_ld, o->d_rows);
+    uint8_t bits = 0, unused = 0;
     o->images = 0;
     for (size_t b = 0; b < o->b; b++)
-        if (kernels->census_s8(o->d_rows + b * o->d_ld, o->d_ld, &sum))
+        if (o->engine->kernels->census_s8(o->d + b * o->n, o->n, &unused)) {
             o->active[o->images++] = (uint16_t)b;
+            o->engine->kernels->census_s8(o->x + b * o->k, o->k, &bits);
+        }
+    o->flip = bits > 127 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     o->depth = sppim_round_up(o->images, SPPIM_DEPTH);
-    o->skip = path == SPPIM_PATH_SPARSE; /* on its own it never paid yet (docs/kernels.md) */
+}
+
+static void prepare_errors(const outer *o, size_t group)
+{
+    const columns d = group_of(o->d, o->b, o->n, group, o->last_d);
+    const size_t at = group * SPPIM_GROUP * o->depth;
+    o->engine->kernels->pack_s8(d.data, o->active, o->images, d.ld, o->quads ? o->quads + at : NULL, o->depth * SPPIM_PANEL,
+                                o->rows ? o->rows + at : NULL);
+    int32_t sum[SPPIM_GROUP] = {0};
+    uint32_t nonzeros[SPPIM_GROUP] = {0};
+    for (size_t b = 0; b < o->b; b += 255)
+        o->engine->kernels->tally_s8(d.data + b * d.ld, sppim_smaller(255, o->b - b), d.ld, SPPIM_GROUP, sum, nonzeros);
+    for (size_t c = 0; c < SPPIM_GROUP; c++)
+        o->signed_start[group * SPPIM_GROUP + sppim_lane_of(c)] = -SPPIM_SIGNED * sum[c];
 }
 
 static void prepare_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const outer *o = context;
-    const sppim_kernels *kernels = o->engine->kernels;
-    const size_t groups = o->d_ld / SPPIM_GROUP;
+    const size_t groups = sppim_ceil_div(o->n, SPPIM_GROUP);
     if (index < groups) {
-        kernels->pack_s8(o->d_rows + index * SPPIM_GROUP, o->active, o->images, o->d_ld,
-                         o->quads + 2 * index * o->depth * SPPIM_PANEL, o->depth * SPPIM_PANEL,
-                         o->rows + index * o->depth * SPPIM_GROUP);
+        prepare_errors(o, index);
         return;
     }
-    const size_t first = (index - groups) * SPPIM_GROUP;
-    kernels->transpose_s8(o->x_rows + first, o->active, o->images, o->x_ld, SPPIM_GROUP, o->columns + first * o->column_ld,
-                          o->column_ld);
-    for (size_t k = first; k < first + SPPIM_GROUP; k++) {
-        int32_t sum;
-        kernels->census_s8(o->columns + k * o->column_ld, o->images, &sum);
-        o->shift[k] = -SPPIM_OFFSET * sum;
-    }
+    const columns x = group_of(o->x, o->b, o->k, index - groups, o->last_x);
+    o->engine->kernels->transpose_s8(x.data, o->active, o->images, x.ld, SPPIM_GROUP,
+                                     o->columns + (index - groups) * SPPIM_GROUP * o->columns_ld, o->columns_ld);
 }
+
+/* ---- products ------------------------------------------------------------------------------------------------------- */
 
 static void dense(const outer *o, size_t row, size_t rows, size_t column, size_t columns, struct scratch *s)
 {
     for (size_t c = column; c < column + columns; c += SPPIM_PANEL) {
         const bool whole = c + SPPIM_PANEL <= o->n;
         int32_t *to = o->g + row * o->n + c;
-        o->engine->kernels->product_s8(o->columns + row * o->column_ld, o->column_ld, rows, o->depth / 4,
-                                       o->quads + c * o->depth, (sppim_start){.shift = o->shift + row},
+        o->engine->kernels->product_s8(o->columns + row * o->columns_ld, o->columns_ld, rows, o->depth / 4, o->flip,
+                                       o->quads + c * o->depth,
+                                       (sppim_start){o->flip ? o->signed_start + c : NULL, NULL},
                                        whole ? to : s->sums, whole ? o->n : SPPIM_PANEL, SPPIM_COLUMNS);
         for (size_t r = 0; !whole && r < rows; r++)
             memcpy(to + r * o->n, s->sums + r * SPPIM_PANEL, (o->n - c) * sizeof *to);
     }
 }
 
+static size_t list(const outer *o, size_t k, int which, size_t found, struct scratch *s)
+{
+    const size_t count = o->engine->kernels->compress_s8(o->columns + k * o->columns_ld, o->images, 0, which,
+                                                         s->index + found, s->value + found);
+    return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
+}
+
 static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, struct scratch *s)
 {
-    const sppim_kernels *kernels = o->engine->kernels;
-    const size_t groups = sppim_ceil_div(columns, SPPIM_GROUP), stride = o->depth * SPPIM_GROUP;
-    size_t count = kernels->compress_s8(o->columns + k * o->column_ld, o->images, 0, s->index, s->value);
-    count = sppim_pad_nonzeros(s->index, s->value, count, 0);
-    for (size_t c = 0; c < groups * SPPIM_GROUP; c++)
-        s->sums[c] = o->shift[k];
-    kernels->product_sparse_s8((sppim_nonzeros){.index = s->index, .value = s->value, .count = count},
-                               o->rows + column / SPPIM_GROUP * stride, stride, groups, s->sums, NULL);
+    const size_t groups = sppim_ceil_div(columns, SPPIM_GROUP);
+    const bool whole = columns % SPPIM_GROUP == 0;
     int32_t *to = o->g + k * o->n + column;
-    if (columns % SPPIM_PANEL == 0) {
-        kernels->columns_s32(s->sums, columns / SPPIM_PANEL, to);
-    } else {
-        kernels->columns_s32(s->sums, 2 * groups, s->columns);
-        memcpy(to, s->columns, columns * sizeof *to);
-    }
+    const size_t negatives = o->flip ? list(o, k, SPPIM_NEGATIVE, 0, s) : 0;
+    const size_t count = list(o, k, o->flip ? SPPIM_POSITIVE : SPPIM_ALL, negatives, s);
+    o->engine->kernels->product_sparse_s8(
+        (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
+        o->rows + column * o->depth, o->depth * SPPIM_GROUP, groups, (sppim_start){0}, whole ? to : s->sums, SPPIM_COLUMNS);
+    if (!whole)
+        memcpy(to, s->sums, columns * sizeof *to);
 }
 
 static void outer_task(void *context, size_t index, sppim_worker *worker)
@@ -140,7 +165,7 @@ static void outer_task(void *context, size_t index, sppim_worker *worker)
         sparse_row(o, k, column, columns, s);
 }
 
-static sppim_status multiply(outer *o, int32_t path)
+static sppim_status multiply(outer *o)
 {
     sppim_arena arena = {0};
     lay_out(o, &arena);
@@ -148,10 +173,11 @@ static sppim_status multiply(outer *o, int32_t path)
     if (!arena.base)
         return SPPIM_ERROR_MEMORY;
     lay_out(o, &arena);
-    begin(o, path);
+    begin(o);
     const size_t tasks = sppim_ceil_div(o->k, TASK_ROWS) * sppim_ceil_div(o->n, TASK_COLUMNS);
     const bool finished =
-        sppim_pool_run(o->engine->pool, prepare_task, o, o->d_ld / SPPIM_GROUP + o->x_ld / SPPIM_GROUP) &&
+        sppim_pool_run(o->engine->pool, prepare_task, o,
+                       sppim_ceil_div(o->n, SPPIM_GROUP) + sppim_ceil_div(o->k, SPPIM_GROUP)) &&
         sppim_pool_run(o->engine->pool, outer_task, o, tasks);
     return finished ? SPPIM_OK : SPPIM_ERROR_INTERRUPTED;
 }
@@ -170,9 +196,9 @@ sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t 
     if (atomic_flag_test_and_set(&engine->busy))
         return SPPIM_ERROR_BUSY;
     sppim_pool_set_poll(engine->pool, poll, user);
-    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g, .x_ld = sppim_round_up(k, SPPIM_GROUP),
-               .d_ld = sppim_round_up(n, SPPIM_GROUP), .column_ld = sppim_round_up(b + 1, SPPIM_GROUP)};
-    const sppim_status status = multiply(&o, path);
+    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g, .columns_ld = sppim_round_up(b + 1, SPPIM_GROUP),
+               .skip = path == SPPIM_PATH_SPARSE};
+    const sppim_status status = multiply(&o);
     atomic_flag_clear(&engine->busy);
     return status;
 }

@@ -1,6 +1,9 @@
-/* y = x w (A11.1): bytes by bytes in 32 bits, anything else as 16-bit products, or as two planes of bytes, in 64 bits.
- *
- * Operands become signed bytes or words in rows that kernels can read whole; tasks are blocks of rows with a group of columns. */
+/* y = x w (A11.1). How depends on the operands:
+ *   bytes   bytes by bytes, in 32 bits
+ *   planes  words by bytes: the lower bytes, unsigned, and the higher, signed, in 32 bits each, then together in 64
+ *   words   anything by words, in 32 bits for as many terms as they hold, then in 64
+ *   finite  a list of the non-zeros, in order, with an accumulator that can overflow
+ * Each of the first three multiplies all of x, or lists of its non-zeros. Tasks are blocks of rows with a span of columns. */
 #include "matrix.h"
 
 #include <string.h>
@@ -8,14 +11,15 @@
 #include "fixed.h"
 
 #define BLOCK_ROWS ((size_t)72) /* a multiple of the tiles of the vector levels */
-#define TASK_MACS ((size_t)8000000)
-#define SPARSE_ROWS_BYTES ((size_t)448) /* of weights, that stay in the first-level cache */
-#define SPARSE_ROWS_PAIRS ((size_t)256)
-#define SPAN              ((size_t)4) /* groups whose sums stay in registers while a list is read once ... */
-#define SPAN_ROWS         ((size_t)2048) /* ... if so many rows of them stay in the second-level cache */
+#define TASK_MACS  ((size_t)8000000)
+#define SPAN       ((size_t)4) /* groups of columns that one reading of a list serves ... */
+#define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
+#define LEAST_STEPS 32 /* if 32 bits hold fewer pairs of products, operands are split into bytes */
+
+enum { BYTES, PLANES, WORDS, FINITE };
 
 typedef struct scratch {
-    int32_t *sums, *high; /* [BLOCK_ROWS][SPPIM_GROUP] */
+    int32_t *sums[2]; /* [BLOCK_ROWS][SPAN * SPPIM_GROUP] */
     int64_t *wide;
     uint64_t changed;
 } scratch;
@@ -25,165 +29,128 @@ typedef struct product {
     const sppim_weights *w;
     const void *x;
     int32_t type;
-    size_t m, ld, block_rows;
-    size_t span; /* groups of one task */
+    size_t m, ld, list_ld, block_rows;
+    size_t span;      /* groups of one task */
     sppim_accumulator accumulator;
-    bool bytes;       /* 8-bit kernels; else pairs */
-    bool wide_output; /* s64 */
-    bool finite, skip;
+    int form;
+    bool skip;
     bool in_place;    /* the kernels read x itself */
-    int planes;       /* of x: 1, or 2 whose second counts plane_scale times */
-    int32_t plane_scale, offset; /* x = value + plane_scale second + offset */
-    size_t exact_steps; /* pairs: steps that an s32 sum is exact for */
-    int8_t *operands[2];
-    int16_t *words[2];
-    int32_t *shift[2]; /* -128 times the sums of operands */
-    uint16_t *index;
-    uint32_t *offsets; /* [m][blocks + 1] */
-    size_t block, blocks, list_ld;
+    int planes;       /* of words: 1, or 2 whose second counts 256 times */
+    size_t exact_steps; /* of words: pairs of products that 32 bits hold */
+    const void *operands[2]; /* [m][ld], bytes or words */
+    void *copies[2];  /* the same, or null: in place */
+    uint16_t *index;  /* [m][list_ld] */
+    uint8_t *value, *high;
+    int16_t *value16;
+    uint32_t *negatives, *counts; /* [m] */
     scratch *scratch;
-    char *y;
+    void *y;
 } product;
-
-static int32_t operand(const product *p, size_t i)
-{
-    if (p->type == SPPIM_S16)
-        return ((const int16_t *)p->x)[i];
-    return p->type == SPPIM_S8 ? ((const int8_t *)p->x)[i] : ((const uint8_t *)p->x)[i];
-}
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
 typedef struct facts {
     int32_t largest; /* magnitude, or a bound of it */
-    int32_t highest; /* or a bound: the same bits set */
     uint64_t nonzeros;
 } facts;
 
-#define PART ((size_t)4096) /* values whose count fits a small integer: compilers make vectors of such loops */
-
-static facts survey_words(const int16_t *x, size_t count)
+static facts survey_words(const product *p, size_t count)
 {
-    facts f = {0};
     int16_t low = 0, high = 0;
-    for (size_t first = 0; first < count; first += PART) {
-        uint16_t nonzeros = 0;
-        for (size_t i = first; i < sppim_smaller(count, first + PART); i++) {
-            low = x[i] < low ? x[i] : low;
-            high = x[i] > high ? x[i] : high;
-            nonzeros = (uint16_t)(nonzeros + (x[i] != 0));
-        }
-        f.nonzeros += nonzeros;
-    }
-    f.highest = high;
+    facts f = {.nonzeros = p->engine->kernels->census_s16(p->x, count, &low, &high)};
     f.largest = high > -low ? high : -low;
     return f;
 }
 
-/* needed: whether the plan depends on the values at all. */
-static facts survey_bytes(const product *p, size_t count, bool needed)
+static facts survey_bytes(const product *p, size_t count)
 {
-    facts f = {.largest = p->type == SPPIM_U8 ? 255 : 128, .highest = p->type == SPPIM_U8 ? 255 : 127};
-    if (!needed)
-        return f;
-    int32_t sum;
-    for (size_t first = 0; first < count; first += PART * PART)
-        f.nonzeros += p->engine->kernels->census_s8((const int8_t *)p->x + first,
-                                                    sppim_smaller(PART * PART, count - first), &sum);
-    const uint8_t *x = p->x;
-    uint8_t any = 0;
-    for (size_t i = 0; p->type == SPPIM_U8 && i < count; i++)
-        any |= x[i];
-    f.highest = any;
-    if (any && any < 128)
-        f.largest = 127;
+    uint8_t bits = 0;
+    facts f = {.nonzeros = p->engine->kernels->census_s8(p->x, count, &bits)};
+    f.largest = p->type == SPPIM_S8 && bits > 127 ? 128 : bits;
     return f;
 }
 
 /* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
- * weights that they load; a few. Bytes above 127 take two planes in lists only. */
+ * weights that they load; a few. */
 #define FEW_ROWS 4
-static const unsigned crossover_bytes[2] = {37, 75}, crossover_high_bytes[2] = {25, 60};
-static const unsigned crossover_planes[2] = {67, 90}, crossover_pairs[2] = {15, 38};
+static const unsigned crossovers[][2] = {[BYTES] = {40, 75}, [PLANES] = {67, 90}, [WORDS] = {40, 75}};
 
-static unsigned crossover(const product *p, const facts *f)
+static bool choose_skipping(const product *p, const facts *f, int32_t path)
 {
-    const unsigned *by_rows = !p->bytes              ? crossover_pairs
-                              : p->type == SPPIM_S16 ? crossover_planes
-                              : f->highest > 127     ? crossover_high_bytes
-                                                     : crossover_bytes;
-    return by_rows[p->m < FEW_ROWS];
+    if (p->form == FINITE)
+        return true;
+    if (p->form == WORDS && p->exact_steps < LEAST_STEPS)
+        return false;
+    if (path != SPPIM_PATH_AUTO)
+        return path == SPPIM_PATH_SPARSE;
+    return 100 * f->nonzeros < crossovers[p->form][p->m < FEW_ROWS] * (uint64_t)p->m * p->w->k;
 }
 
-/* Splits 16-bit values, and in lists unsigned bytes above 127, so that the kernels' operands hold them. */
-static void plan_planes(product *p, const facts *f)
+static int choose_form(const product *p, uint64_t terms)
 {
-    p->planes = 1;
-    p->plane_scale = p->offset = 0;
-    if (p->bytes && p->type == SPPIM_S16) {
-        p->planes = 2;
-        p->plane_scale = 256;
-        p->offset = p->skip ? 0 : 128; /* both bytes signed: exact below 32640, or with the offset everywhere */
-    } else if (p->bytes && f->highest > 127) {
-        p->planes = p->skip ? 2 : 1;
-        p->plane_scale = 128;
-        p->offset = p->skip ? 0 : 128;
-    } else if (!p->bytes && !p->finite && p->exact_steps < 32) {
-        p->planes = 2;
-        p->plane_scale = 256;
-    }
+    if (p->accumulator.bits && terms * p->w->k >= (uint64_t)1 << (p->accumulator.bits - 1))
+        return FINITE;
+    return !p->w->bytes ? WORDS : p->type == SPPIM_S16 ? PLANES : BYTES;
+}
+
+/* Groups of columns whose weights one task reads. */
+static size_t choose_span(const product *p)
+{
+    const size_t group = p->w->depth * SPPIM_GROUP * (p->form == WORDS ? sizeof(int16_t) : 1);
+    return p->skip && p->form != FINITE ? sppim_larger(1, sppim_smaller(SPAN, SPAN_BYTES / group)) : 1;
 }
 
 static void plan(product *p, int32_t path)
 {
     const size_t count = p->m * p->w->k;
-    const bool needed = path != SPPIM_PATH_DENSE || p->accumulator.bits || !p->w->bytes;
-    const facts f = p->type == SPPIM_S16 ? survey_words(p->x, count) : survey_bytes(p, count, needed);
-    const sppim_weights *w = p->w;
-    const uint64_t terms = (uint64_t)f.largest * (uint64_t)w->largest;
-    const bool bytes_in = p->type != SPPIM_S16;
-    p->wide_output = !w->bytes || !bytes_in;
-    p->finite = p->accumulator.bits && terms * w->k >= (uint64_t)1 << (p->accumulator.bits - 1);
-    p->bytes = w->bytes && !p->finite;
-    p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : w->depth;
-    p->skip = path == SPPIM_PATH_AUTO ? 100 * f.nonzeros < crossover(p, &f) * (uint64_t)p->m * w->k : path == SPPIM_PATH_SPARSE;
-    if ((p->bytes && f.highest > 32639) || (!p->bytes && p->exact_steps < SPARSE_ROWS_PAIRS / 2))
-        p->skip = false; /* beyond what the lists can split */
-    p->skip |= p->finite;
-    plan_planes(p, &f);
-    p->span = p->skip && p->bytes && w->k <= SPAN_ROWS ? SPAN : 1;
-    const size_t most = p->finite || p->span > 1 ? w->k : p->bytes ? SPARSE_ROWS_BYTES : SPARSE_ROWS_PAIRS;
-    p->block = sppim_round_up(sppim_ceil_div(w->k, sppim_ceil_div(w->k, most)), SPPIM_DEPTH);
-    p->blocks = sppim_ceil_div(w->k, p->block);
-    const bool whole = w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
-    p->in_place = !p->skip && whole && p->planes == 1 && !p->offset && (p->bytes || p->type == SPPIM_S16);
-    p->ld = p->in_place ? w->k : sppim_round_up(w->k, SPPIM_GROUP);
-    p->list_ld = w->depth + SPPIM_DEPTH * p->blocks + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
-    p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (w->k * SPPIM_GROUP)) / p->span);
+    const bool needed = path == SPPIM_PATH_AUTO || p->accumulator.bits || !p->w->bytes; /* do the values matter? */
+    const facts f = !needed ? (facts){0} : p->type == SPPIM_S16 ? survey_words(p, count) : survey_bytes(p, count);
+    const uint64_t terms = (uint64_t)f.largest * (uint64_t)p->w->largest;
+    p->form = choose_form(p, terms);
+    p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : LEAST_STEPS; /* all zero */
+    p->skip = choose_skipping(p, &f, path);
+    p->planes = p->form == PLANES || (p->form == WORDS && p->exact_steps < LEAST_STEPS) ? 2 : 1;
+    p->span = choose_span(p);
+    const bool whole = p->w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
+    p->in_place = whole && p->planes == 1 && (p->form == BYTES || p->type == SPPIM_S16);
+    p->ld = p->in_place ? p->w->k : sppim_round_up(p->w->k, SPPIM_GROUP);
+    p->list_ld = p->w->depth + 2 * SPPIM_DEPTH + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
+    p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (p->w->k * SPPIM_GROUP * p->span)));
+}
+
+static void lay_out_operands(product *p, sppim_arena *arena)
+{
+    const size_t size = p->form == WORDS ? sizeof(int16_t) : 1;
+    for (int i = 0; i < p->planes; i++) {
+        p->copies[i] = p->in_place ? NULL : sppim_arena_take(arena, p->m * p->ld, size);
+        p->operands[i] = p->in_place ? p->x : p->copies[i];
+    }
+}
+
+static void lay_out_lists(product *p, sppim_arena *arena)
+{
+    const size_t places = p->m * p->list_ld;
+    SPPIM_PIECE(arena, p->index, places);
+    SPPIM_PIECE(arena, p->negatives, p->m);
+    SPPIM_PIECE(arena, p->counts, p->m);
+    if (p->form == BYTES || p->form == PLANES)
+        SPPIM_PIECE(arena, p->value, places);
+    if (p->form == PLANES)
+        SPPIM_PIECE(arena, p->high, places);
+    if (p->form != BYTES)
+        SPPIM_PIECE(arena, p->value16, places);
 }
 
 static void lay_out(product *p, sppim_arena *arena)
 {
-    const size_t width = p->skip ? p->list_ld : p->ld;
-    for (int i = 0; i < p->planes; i++) {
-        if (p->in_place)
-            p->operands[0] = (int8_t *)(uintptr_t)p->x, p->words[0] = (int16_t *)(uintptr_t)p->x; /* only read */
-        else if (p->bytes)
-            SPPIM_PIECE(arena, p->operands[i], p->m * width);
-        else
-            SPPIM_PIECE(arena, p->words[i], p->m * width);
-        SPPIM_PIECE(arena, p->shift[i], p->m);
-    }
-    if (p->skip) {
-        SPPIM_PIECE(arena, p->index, p->m * width);
-        SPPIM_PIECE(arena, p->offsets, p->m * (p->blocks + 1));
-    }
+    (p->skip ? lay_out_lists : lay_out_operands)(p, arena);
     SPPIM_PIECE(arena, p->scratch, p->engine->threads);
     for (size_t i = 0; i < p->engine->threads; i++) {
         scratch s = {0};
-        SPPIM_PIECE(arena, s.sums, BLOCK_ROWS * SPPIM_GROUP);
-        SPPIM_PIECE(arena, s.high, BLOCK_ROWS * SPPIM_GROUP);
-        SPPIM_PIECE(arena, s.wide, BLOCK_ROWS * SPPIM_GROUP);
+        const size_t sums = BLOCK_ROWS * p->span * SPPIM_GROUP;
+        SPPIM_PIECE(arena, s.sums[0], sums);
+        SPPIM_PIECE(arena, s.sums[1], sums);
+        SPPIM_PIECE(arena, s.wide, sums);
         if (arena->base)
             p->scratch[i] = s;
     }
@@ -191,132 +158,104 @@ static void lay_out(product *p, sppim_arena *arena)
 
 /* ---- operands ------------------------------------------------------------------------------------------------------ */
 
-/* Parts of some 16-bit values; with an offset both bytes are signed everywhere, without one up to 32639. */
-static void split_words(const int16_t *v, size_t count, bool offset, int8_t *low, int8_t *high)
+/* A row of x as words. */
+static void widen_row(const product *p, size_t from, int16_t *out)
 {
-    if (offset)
-        for (size_t i = 0; i < count; i++) {
-            low[i] = (int8_t)((v[i] & 255) - 128);
-            high[i] = (int8_t)(v[i] >> 8);
-        }
-    else
-        for (size_t i = 0; i < count; i++) {
-            low[i] = (int8_t)(v[i] & 255);
-            high[i] = (int8_t)((int16_t)(v[i] + 128) >> 8);
-        }
+    const size_t k = p->w->k;
+    if (p->type == SPPIM_S16)
+        memcpy(out, (const int16_t *)p->x + from, k * sizeof *out);
+    for (size_t i = 0; p->type == SPPIM_S8 && i < k; i++)
+        out[i] = ((const int8_t *)p->x)[from + i];
+    for (size_t i = 0; p->type == SPPIM_U8 && i < k; i++)
+        out[i] = ((const uint8_t *)p->x)[from + i];
 }
 
-static void split_wide_words(const int16_t *v, size_t count, int16_t *low, int16_t *high)
+/* Words as 256 high + low: bytes, low unsigned; words, both signed. */
+static void split_row(const product *p, const int16_t *v, size_t to)
 {
-    for (size_t i = 0; i < count; i++) {
-        high[i] = (int16_t)((v[i] + 128) >> 8);
-        low[i] = (int16_t)(v[i] - 256 * high[i]);
+    int8_t *low8 = (int8_t *)p->copies[0] + to, *high8 = (int8_t *)p->copies[1] + to;
+    int16_t *low16 = (int16_t *)p->copies[0] + to, *high16 = (int16_t *)p->copies[1] + to;
+    for (size_t i = 0; p->form == PLANES && i < p->w->k; i++) {
+        low8[i] = (int8_t)v[i];
+        high8[i] = (int8_t)(v[i] >> 8);
+    }
+    for (size_t i = 0; p->form == WORDS && i < p->w->k; i++) {
+        high16[i] = (int16_t)((v[i] + 128) >> 8);
+        low16[i] = (int16_t)(v[i] - 256 * high16[i]);
     }
 }
 
-static void split_bytes(const uint8_t *v, size_t count, int8_t *low, int8_t *high)
-{
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t value = v[i]; /* low may be v */
-        high[i] = (int8_t)(value >> 7);
-        low[i] = (int8_t)(value & 127);
-    }
-}
-
-static void flip_bytes(const uint8_t *v, size_t count, int8_t *out)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = (int8_t)(v[i] ^ 128);
-}
-
-static void widen(const product *p, size_t first, size_t count, int16_t *out)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = (int16_t)operand(p, first + i);
-}
-
-/* A row of x as dense operands; already there if the kernels read x itself. */
+/* A row of x as dense operands. What lies beyond meets zero weights, but is to be defined. */
 static void copy_row(const product *p, size_t r)
 {
-    const size_t k = p->w->k, from = r * k, to = r * p->ld;
-    const uint8_t *bytes = (const uint8_t *)p->x + from;
-    const int16_t *words = (const int16_t *)p->x + from;
-    if (p->bytes && p->type == SPPIM_S16)
-        split_words(words, k, true, p->operands[0] + to, p->operands[1] + to);
-    else if (p->bytes && p->offset)
-        flip_bytes(bytes, k, p->operands[0] + to);
-    else if (p->bytes)
-        memcpy(p->operands[0] + to, bytes, k);
-    else if (p->planes == 2)
-        split_wide_words(words, k, p->words[0] + to, p->words[1] + to);
-    else
-        widen(p, from, k, p->words[0] + to);
-    for (int i = 0; i < p->planes; i++)
-        if (p->bytes)
-            memset(p->operands[i] + to + k, 0, p->ld - k);
-        else
-            memset(p->words[i] + to + k, 0, (p->ld - k) * sizeof **p->words);
-}
-
-static void shift_row(const product *p, size_t r, size_t first, size_t count)
-{
-    for (int i = 0; p->bytes && i < p->planes; i++) {
-        int32_t sum;
-        p->engine->kernels->census_s8(p->operands[i] + first, count, &sum);
-        p->shift[i][r] = -SPPIM_OFFSET * sum;
-    }
-}
-
-/* Non-zeros of part of a row of x from `first` on; index counts from base. */
-static size_t list_part(const product *p, size_t first, size_t count, size_t base, size_t to)
-{
-    const sppim_kernels *kernels = p->engine->kernels;
-    uint16_t *index = p->index + to;
-    if (p->type == SPPIM_S16 && !p->bytes)
-        return kernels->compress_s16((const int16_t *)p->x + first, count, base, index, p->words[0] + to);
-    if (p->type == SPPIM_S16) {
-        int16_t value[SPAN_ROWS + SPPIM_GROUP];
-        const size_t found = kernels->compress_s16((const int16_t *)p->x + first, count, base, index, value);
-        split_words(value, found, false, p->operands[0] + to, p->operands[1] + to);
-        return found;
-    }
-    if (!p->bytes) {
-        size_t found = 0;
-        for (size_t i = 0; i < count; i++) {
-            const int32_t value = operand(p, first + i);
-            index[found] = (uint16_t)(base + i);
-            p->words[0][to + found] = (int16_t)value;
-            found += value != 0;
-        }
-        return found;
-    }
-    const size_t found = kernels->compress_s8((const int8_t *)p->x + first, count, base, index, p->operands[0] + to);
+    const size_t from = r * p->w->k, to = r * p->ld, size = p->form == WORDS ? sizeof(int16_t) : 1;
     if (p->planes == 2)
-        split_bytes((const uint8_t *)p->operands[0] + to, found, p->operands[0] + to, p->operands[1] + to);
-    return found;
+        split_row(p, (const int16_t *)p->x + from, to);
+    else if (p->form == WORDS)
+        widen_row(p, from, (int16_t *)p->copies[0] + to);
+    else
+        memcpy((int8_t *)p->copies[0] + to, (const int8_t *)p->x + from, p->w->k);
+    for (int i = 0; i < p->planes; i++)
+        memset((char *)p->copies[i] + (to + p->w->k) * size, 0, (p->ld - p->w->k) * size);
 }
 
-/* Lists of a row, block by block, each padded to a multiple of 4. */
+static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
+{
+    for (; count % SPPIM_DEPTH; count++) {
+        index[count] = 0;
+        value[count] = 0;
+    }
+    return count;
+}
+
+/* The non-zeros of a row that `which` names, after `found` others; returns how many there are then. */
+static size_t list_bytes(const product *p, size_t r, int which, size_t found)
+{
+    const size_t at = r * p->list_ld + found;
+    const size_t count = p->engine->kernels->compress_s8((const int8_t *)p->x + r * p->w->k, p->w->k, 0, which,
+                                                         p->index + at, p->value + at);
+    return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
+}
+
+static size_t list_words(const product *p, size_t r, int which, size_t found)
+{
+    const size_t at = r * p->list_ld + found;
+    const size_t count = pad_words(p->index + at, p->value16 + at,
+                                   p->engine->kernels->compress_s16((const int16_t *)p->x + r * p->w->k, p->w->k, 0, which,
+                                                                    p->index + at, p->value16 + at));
+    for (size_t i = at; p->form == PLANES && i < at + count; i++) {
+        p->value[i] = (uint8_t)p->value16[i];
+        p->high[i] = (uint8_t)((uint16_t)p->value16[i] >> 8);
+    }
+    return found + count;
+}
+
+/* Bytes as words, in their order. */
+static size_t list_widened(const product *p, size_t r)
+{
+    const size_t at = r * p->list_ld, k = p->w->k;
+    const uint8_t *x = (const uint8_t *)p->x + r * k;
+    size_t found = 0;
+    for (size_t i = 0; i < k; i++) {
+        p->index[at + found] = (uint16_t)i;
+        p->value16[at + found] = p->type == SPPIM_S8 ? (int8_t)x[i] : x[i];
+        found += x[i] != 0;
+    }
+    return pad_words(p->index + at, p->value16 + at, found);
+}
+
 static void list_row(const product *p, size_t r)
 {
-    const size_t k = p->w->k, base = r * p->list_ld;
-    uint32_t *offsets = p->offsets + r * (p->blocks + 1);
-    size_t found = 0;
-    for (size_t i = 0; i < p->blocks; i++) {
-        const size_t first = i * p->block;
-        offsets[i] = (uint32_t)found;
-        found += list_part(p, r * k + first, sppim_smaller(p->block, k - first), first, base + found);
-        for (; found % SPPIM_DEPTH; found++) {
-            p->index[base + found] = (uint16_t)first;
-            for (int plane = 0; plane < p->planes; plane++)
-                if (p->bytes)
-                    p->operands[plane][base + found] = 0;
-                else
-                    p->words[plane][base + found] = 0;
-        }
+    size_t (*const list)(const product *, size_t, int, size_t) = p->type == SPPIM_S16 ? list_words : list_bytes;
+    p->negatives[r] = 0;
+    if (p->form == WORDS || p->form == FINITE) {
+        p->counts[r] = (uint32_t)(p->type == SPPIM_S16 ? list_words(p, r, SPPIM_ALL, 0) : list_widened(p, r));
+    } else if (p->type == SPPIM_U8) {
+        p->counts[r] = (uint32_t)list(p, r, SPPIM_ALL, 0);
+    } else {
+        p->negatives[r] = (uint32_t)list(p, r, SPPIM_NEGATIVE, 0);
+        p->counts[r] = (uint32_t)list(p, r, SPPIM_POSITIVE, p->negatives[r]);
     }
-    offsets[p->blocks] = (uint32_t)found;
-    shift_row(p, r, base, found);
 }
 
 static void operand_task(void *context, size_t index, sppim_worker *worker)
@@ -324,186 +263,165 @@ static void operand_task(void *context, size_t index, sppim_worker *worker)
     (void)worker;
     const product *p = context;
     for (size_t r = index * BLOCK_ROWS; r < sppim_smaller(p->m, (index + 1) * BLOCK_ROWS); r++)
-        if (p->skip) {
-            list_row(p, r);
-        } else {
-            if (!p->in_place)
-                copy_row(p, r);
-            shift_row(p, r, r * p->ld, p->ld);
-        }
+        (p->skip ? list_row : copy_row)(p, r);
 }
 
-/* ---- a block of rows with a group of columns -------------------------------------------------------------------------- */
+static sppim_nonzeros listed(const product *p, size_t r)
+{
+    const size_t at = r * p->list_ld;
+    return (sppim_nonzeros){.index = p->index + at, .value = p->value ? p->value + at : NULL,
+                            .high = p->high ? p->high + at : NULL, .value16 = p->value16 ? p->value16 + at : NULL,
+                            .negatives = p->negatives[r], .count = p->counts[r]};
+}
+
+/* ---- a block of rows with some columns ---------------------------------------------------------------------------------- */
 
 typedef struct block {
-    size_t first, rows, group, panels;
-    size_t width; /* columns of the sums in scratch: panels, rounded up to a span */
+    size_t first, rows;
+    size_t column, width; /* whole panels; of y there may be fewer */
     scratch *scratch;
 } block;
 
-static sppim_nonzeros listed(const product *p, size_t r, size_t block)
+/* Where the kernels put results of a block: into y, or beside it if y has fewer columns. */
+typedef struct target {
+    void *to;
+    size_t ld;
+} target;
+
+static bool beyond(const product *p, const block *t) { return t->column + t->width > p->w->n; }
+
+static target narrow_target(const product *p, const block *t)
 {
-    const uint32_t *offset = p->offsets + r * (p->blocks + 1) + block;
-    const size_t at = r * p->list_ld + offset[0];
-    sppim_nonzeros x = {.index = p->index + at, .count = offset[1] - offset[0]};
-    if (p->bytes) {
-        x.value = p->operands[0] + at;
-        x.high = p->planes == 2 ? p->operands[1] + at : NULL;
-    } else {
-        x.value16 = p->words[0] + at;
-    }
-    return x;
+    if (beyond(p, t))
+        return (target){t->scratch->sums[0], t->width};
+    return (target){(int32_t *)p->y + t->first * p->w->n + t->column, p->w->n};
 }
 
-/* Where the sums of a whole panel can go without a detour. One plane of bytes makes 32-bit results. */
-static int32_t *direct(const product *p, const block *t, size_t panel)
+static target wide_target(const product *p, const block *t)
 {
-    if (p->planes == 2 || (panel + 1) * SPPIM_PANEL > p->w->n)
-        return NULL;
-    return (int32_t *)p->y + t->first * p->w->n + panel * SPPIM_PANEL;
+    if (beyond(p, t))
+        return (target){t->scratch->wide, t->width};
+    return (target){(int64_t *)p->y + t->first * p->w->n + t->column, p->w->n};
+}
+
+/* Brings results that were put beside y to their place. */
+static void copy_results(const product *p, const block *t, target from, size_t size)
+{
+    const size_t columns = p->w->n - t->column;
+    for (size_t r = 0; beyond(p, t) && r < t->rows; r++)
+        memcpy((char *)p->y + ((t->first + r) * p->w->n + t->column) * size, (const char *)from.to + r * t->width * size,
+               columns * size);
+}
+
+/* One panel of 8-bit products. */
+static void dense_panel(const product *p, const block *t, int plane, int flip, int32_t *to, size_t ld)
+{
+    const size_t panel = t->column / SPPIM_PANEL;
+    const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
+    p->engine->kernels->product_s8((const int8_t *)p->operands[plane] + t->first * p->ld, p->ld, t->rows,
+                                   sppim_ceil_div(p->w->k, 4), flip, p->w->quads + panel * p->w->depth * SPPIM_PANEL, start, to,
+                                   ld, SPPIM_COLUMNS);
 }
 
 static void dense_bytes(const product *p, const block *t)
 {
-    const sppim_weights *w = p->w;
-    for (size_t h = 0; h < t->panels; h++)
-        for (int i = 0; i < p->planes; i++) {
-            const size_t panel = 2 * t->group + h;
-            int32_t *to = direct(p, t, panel), one = p->offset, scale[BLOCK_ROWS];
-            for (size_t r = 0; r < t->rows; r++)
-                scale[r] = one;
-            const sppim_start start = {i == 0 && one ? w->sums + panel * SPPIM_PANEL : NULL, scale, p->shift[i] + t->first};
-            p->engine->kernels->product_s8(p->operands[i] + t->first * p->ld, p->ld, t->rows, sppim_ceil_div(w->k, 4),
-                                           w->quads + panel * w->depth * SPPIM_PANEL, start,
-                                           to ? to : (i ? t->scratch->high : t->scratch->sums) + h * SPPIM_PANEL,
-                                           to ? w->n : SPPIM_GROUP, SPPIM_COLUMNS);
-        }
+    const target y = narrow_target(p, t);
+    dense_panel(p, t, 0, p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED, y.to, y.ld);
+    copy_results(p, t, y, sizeof(int32_t));
+}
+
+static void dense_planes(const product *p, const block *t)
+{
+    const target y = wide_target(p, t);
+    int32_t *const *sums = t->scratch->sums;
+    dense_panel(p, t, 0, SPPIM_UNSIGNED, sums[0], SPPIM_PANEL);
+    dense_panel(p, t, 1, SPPIM_SIGNED, sums[1], SPPIM_PANEL);
+    for (size_t r = 0; r < t->rows; r++)
+        p->engine->kernels->join_s32(sums[0] + r * SPPIM_PANEL, sums[1] + r * SPPIM_PANEL, SPPIM_PANEL,
+                                     (int64_t *)y.to + r * y.ld);
+    copy_results(p, t, y, sizeof(int64_t));
+}
+
+static void dense_words(const product *p, const block *t)
+{
+    static const int64_t zeros[SPPIM_PANEL];
+    const target y = wide_target(p, t);
+    const size_t steps = sppim_ceil_div(p->w->k, 2), most = p->planes == 2 ? 255 : p->exact_steps;
+    const int16_t *pairs = p->w->pairs + t->column * p->w->depth;
+    for (int i = 0; i < p->planes; i++)
+        for (size_t step = 0; step < steps; step += most)
+            p->engine->kernels->product_s16((const int16_t *)p->operands[i] + t->first * p->ld + 2 * step, p->ld, t->rows,
+                                            sppim_smaller(most, steps - step), pairs + 2 * step * SPPIM_PANEL, 8 * i,
+                                            i || step ? NULL : zeros, y.to, y.ld);
+    copy_results(p, t, y, sizeof(int64_t));
 }
 
 static void sparse_bytes(const product *p, const block *t)
 {
-    const sppim_weights *w = p->w;
-    const size_t stride = w->depth * SPPIM_GROUP, groups = sppim_ceil_div(t->panels, 2);
-    int32_t *sums[2] = {t->scratch->sums, t->scratch->high};
-    for (int i = 0; i < p->planes; i++)
-        for (size_t r = 0; r < t->rows; r++)
-            for (size_t c = 0; c < t->width; c++)
-                sums[i][r * t->width + c] = p->shift[i][t->first + r];
-    for (size_t b = 0; b < p->blocks; b++)
-        for (size_t r = 0; r < t->rows; r++)
-            p->engine->kernels->product_sparse_s8(listed(p, t->first + r, b), w->rows + t->group * stride, stride, groups,
-                                                  sums[0] + r * t->width, sums[1] + r * t->width);
-    for (int i = 0; i < p->planes; i++)
-        p->engine->kernels->columns_s32(sums[i], t->rows * t->width / SPPIM_PANEL, sums[i]);
+    const target y = narrow_target(p, t);
+    const size_t stride = p->w->depth * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        p->engine->kernels->product_sparse_s8(listed(p, t->first + r), p->w->rows + t->column * p->w->depth, stride,
+                                              t->width / SPPIM_GROUP, (sppim_start){0}, (int32_t *)y.to + r * y.ld,
+                                              SPPIM_COLUMNS);
+    copy_results(p, t, y, sizeof(int32_t));
 }
 
-static const int16_t *pairs_of(const product *p, const block *t, size_t h)
+static void sparse_planes(const product *p, const block *t)
 {
-    return p->w->pairs + (2 * t->group + h) * p->w->depth * SPPIM_PANEL;
+    const target y = wide_target(p, t);
+    const size_t stride = p->w->depth * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        p->engine->kernels->product_sparse_s16s8(listed(p, t->first + r), p->w->rows + t->column * p->w->depth, stride,
+                                                 t->width / SPPIM_GROUP, (int64_t *)y.to + r * y.ld);
+    copy_results(p, t, y, sizeof(int64_t));
 }
 
-/* Adds scale times the sums of one plane to scratch->wide. */
-static void dense_plane(const product *p, const block *t, int plane, int32_t scale)
+/* As many non-zeros at a time as 32 bits hold. */
+static void sparse_words(const product *p, const block *t)
 {
-    const size_t steps = sppim_ceil_div(p->w->k, 2), most = p->planes == 2 ? 255 : p->exact_steps;
-    for (size_t step = 0; step < steps; step += most) {
-        for (size_t h = 0; h < t->panels; h++)
-            p->engine->kernels->product_s16(p->words[plane] + t->first * p->ld + 2 * step, p->ld, t->rows,
-                                            sppim_smaller(most, steps - step), pairs_of(p, t, h) + 2 * step * SPPIM_PANEL,
-                                            t->scratch->sums + h * SPPIM_PANEL, SPPIM_GROUP, SPPIM_COLUMNS);
-        if (scale == 1)
-            p->engine->kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
-        else
-            for (size_t i = 0; i < t->rows * SPPIM_GROUP; i++)
-                t->scratch->wide[i] += (int64_t)scale * t->scratch->sums[i];
-    }
-}
-
-static void sparse_pairs(const product *p, const block *t)
-{
-    for (size_t b = 0; b < p->blocks; b++) {
-        memset(t->scratch->sums, 0, t->rows * SPPIM_GROUP * sizeof *t->scratch->sums);
-        for (size_t h = 0; h < t->panels; h++)
-            for (size_t r = 0; r < t->rows; r++) {
-                int32_t *sums = t->scratch->sums + r * SPPIM_GROUP + h * SPPIM_PANEL;
-                p->engine->kernels->product_sparse_s16(listed(p, t->first + r, b), pairs_of(p, t, h), sums);
-            }
-        p->engine->kernels->columns_s32(t->scratch->sums, 2 * t->rows, t->scratch->sums);
-        p->engine->kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
-    }
-}
-
-static void finite_pairs(const product *p, const block *t)
-{
-    memset(t->scratch->sums, 0, t->rows * SPPIM_GROUP * sizeof *t->scratch->sums);
-    for (size_t h = 0; h < t->panels; h++)
-        for (size_t r = 0; r < t->rows; r++) {
-            int32_t *sums = t->scratch->sums + r * SPPIM_GROUP + h * SPPIM_PANEL;
-            t->scratch->changed += p->engine->kernels->product_finite_s16(listed(p, t->first + r, 0), pairs_of(p, t, h),
-                                                                          p->accumulator, sums);
-        }
-    p->engine->kernels->columns_s32(t->scratch->sums, 2 * t->rows, t->scratch->sums);
-    p->engine->kernels->widen_s32(t->scratch->sums, t->rows * SPPIM_GROUP, t->scratch->wide);
-}
-
-/* ---- results ------------------------------------------------------------------------------------------------------------ */
-
-/* 8-bit sums with their second plane to scratch->wide. */
-static void join_planes(const product *p, const block *t)
-{
-    for (size_t i = 0; i < t->rows * t->width; i++)
-        t->scratch->wide[i] = t->scratch->sums[i] + (int64_t)p->plane_scale * t->scratch->high[i];
-}
-
-static void store_narrow(const product *p, const block *t)
-{
-    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(t->width, p->w->n - column);
-    const size_t done = p->skip ? 0 : columns / SPPIM_PANEL * SPPIM_PANEL; /* whole panels went straight there */
-    for (size_t r = 0; done < columns && r < t->rows; r++)
-        memcpy((int32_t *)p->y + (t->first + r) * p->w->n + column + done, t->scratch->sums + r * t->width + done,
-               (columns - done) * sizeof(int32_t));
-}
-
-static void store_wide(const product *p, const block *t)
-{
-    const size_t column = t->group * SPPIM_GROUP, columns = sppim_smaller(t->width, p->w->n - column);
+    const target y = wide_target(p, t);
+    const size_t stride = p->w->depth * SPPIM_GROUP, most = 2 * p->exact_steps / SPPIM_DEPTH * SPPIM_DEPTH;
     for (size_t r = 0; r < t->rows; r++) {
-        const int64_t *from = t->scratch->wide + r * t->width;
-        const size_t to = (t->first + r) * p->w->n + column;
-        if (p->wide_output)
-            memcpy((int64_t *)p->y + to, from, columns * sizeof *from);
-        else
-            for (size_t c = 0; c < columns; c++)
-                ((int32_t *)p->y)[to + c] = (int32_t)from[c];
+        const sppim_nonzeros all = listed(p, t->first + r);
+        int64_t *to = (int64_t *)y.to + r * y.ld;
+        memset(to, 0, t->width * sizeof *to);
+        for (size_t i = 0; i < all.count; i += most)
+            p->engine->kernels->product_sparse_s16(
+                (sppim_nonzeros){.index = all.index + i, .value16 = all.value16 + i, .count = sppim_smaller(most, all.count - i)},
+                p->w->words + t->column * p->w->depth, stride, t->width / SPPIM_GROUP, to);
+    }
+    copy_results(p, t, y, sizeof(int64_t));
+}
+
+static void finite_panel(const product *p, const block *t)
+{
+    const size_t columns = sppim_smaller(SPPIM_PANEL, p->w->n - t->column);
+    for (size_t r = 0; r < t->rows; r++) {
+        int32_t sums[SPPIM_PANEL] = {0};
+        t->scratch->changed += p->engine->kernels->product_finite_s16(
+            listed(p, t->first + r), p->w->pairs + t->column * p->w->depth, p->accumulator, sums);
+        const size_t to = (t->first + r) * p->w->n + t->column;
+        for (size_t c = 0; c < columns; c++)
+            if (p->w->bytes && p->type != SPPIM_S16)
+                ((int32_t *)p->y)[to + c] = sums[sppim_column_lane(c)];
+            else
+                ((int64_t *)p->y)[to + c] = sums[sppim_column_lane(c)];
     }
 }
 
 static void product_task(void *context, size_t index, sppim_worker *worker)
 {
+    static void (*const dense[])(const product *, const block *) = {dense_bytes, dense_planes, dense_words};
+    static void (*const sparse[])(const product *, const block *) = {sparse_bytes, sparse_planes, sparse_words, finite_panel};
     const product *p = context;
-    const size_t spans = sppim_ceil_div(p->w->groups, p->span);
-    block t = {.first = index / spans * p->block_rows, .group = index % spans * p->span, .width = p->span * SPPIM_GROUP,
-               .scratch = &p->scratch[worker->id]};
+    const size_t spans = sppim_ceil_div(p->w->groups, p->span), group = index % spans * p->span;
+    const size_t last = sppim_smaller(p->w->groups, group + p->span) * SPPIM_GROUP;
+    block t = {.first = index / spans * p->block_rows, .column = group * SPPIM_GROUP, .scratch = &p->scratch[worker->id]};
     t.rows = sppim_smaller(p->block_rows, p->m - t.first);
-    t.panels = sppim_smaller(2 * p->span, p->w->panels - 2 * t.group);
-    if (p->bytes) {
-        (p->skip ? sparse_bytes : dense_bytes)(p, &t);
-        if (p->planes == 1) {
-            store_narrow(p, &t);
-            return;
-        }
-        join_planes(p, &t);
-    } else {
-        memset(t.scratch->wide, 0, t.rows * SPPIM_GROUP * sizeof *t.scratch->wide);
-        if (p->finite)
-            finite_pairs(p, &t);
-        else if (p->skip)
-            sparse_pairs(p, &t);
-        else
-            for (int i = 0; i < p->planes; i++)
-                dense_plane(p, &t, i, i ? p->plane_scale : 1);
-    }
-    store_wide(p, &t);
+    t.width = p->skip && p->form != FINITE ? last - t.column : SPPIM_PANEL;
+    for (; t.column < sppim_smaller(last, p->w->n); t.column += t.width)
+        (p->skip ? sparse : dense)[p->form](p, &t);
 }
 
 static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
@@ -516,7 +434,8 @@ static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
         return SPPIM_ERROR_MEMORY;
     lay_out(p, &arena);
     const size_t tasks = sppim_ceil_div(p->m, p->block_rows) * sppim_ceil_div(p->w->groups, p->span);
-    if (!sppim_pool_run(p->engine->pool, operand_task, p, sppim_ceil_div(p->m, BLOCK_ROWS)) ||
+    const bool ready = p->in_place && !p->skip;
+    if ((!ready && !sppim_pool_run(p->engine->pool, operand_task, p, sppim_ceil_div(p->m, BLOCK_ROWS))) ||
         !sppim_pool_run(p->engine->pool, product_task, p, tasks))
         return SPPIM_ERROR_INTERRUPTED;
     uint64_t total = 0;

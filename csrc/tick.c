@@ -30,6 +30,7 @@ static void take_images(const sppim_network *network, const int8_t *x, size_t n,
 {
     const size_t k = network->layers[0].k, ld = sppim_input_ld(&network->layers[0]);
     flight->n = n;
+    flight->negative = false;
     for (size_t b = 0; b < n; b++)
         memcpy(flight->x[0] + b * ld, x + b * k, k);
 }

@@ -6,6 +6,7 @@
 #if defined(__aarch64__) && defined(__ARM_NEON) && defined(__AARCH64EL__)
 
 #include <arm_neon.h>
+#include <string.h>
 
 #define INLINE __attribute__((always_inline)) static inline
 
@@ -13,7 +14,7 @@
 #ifdef __clang__
 #define UNROLLED
 #else
-#define UNROLLED _Pragma("GCC unroll 8")
+#define UNROLLED _Pragma("GCC unroll 16")
 #endif
 
 enum { TILE_ROWS = 4 };
@@ -28,13 +29,19 @@ INLINE int32x4_t add(int32x4_t a, int32x4_t b)
 
 INLINE void add_to(int32_t *sums, int32x4_t x) { vst1q_s32(sums, add(vld1q_s32(sums), x)); }
 
+/* Where the sums of four lanes begin. */
+INLINE int32x4_t begin_sums(sppim_start start, size_t row, size_t lane)
+{
+    const uint32x4_t column = vreinterpretq_u32_s32(start.column ? vld1q_s32(start.column + lane) : vdupq_n_s32(0));
+    return vreinterpretq_s32_u32(vmulq_n_u32(column, start.scale ? (uint32_t)start.scale[row] : 1));
+}
+
 /* ---- products of bytes --------------------------------------------------------------------------------------------- */
 
 /* Two products of signed bytes are summed in a word before they are widened, but twice (-128)(-128) is one more than a word
- * holds. Hence stored bytes b are taken as b - 128 and, every second time, as 127 - b to be subtracted: sums lie within
- * +-32640. What this leaves out, 128 and 127 times the operands, follows from the operands alone. */
-INLINE int8x16_t even_bytes(const uint8_t *b) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(b), vdupq_n_u8(128))); }
-INLINE int8x16_t odd_bytes(const uint8_t *b) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(b), vdupq_n_u8(127))); }
+ * holds. Hence every second weight w is taken as -1 - w, to be subtracted: sums lie within +-32640. What this leaves out,
+ * the sum of every second operand, follows from the operands alone. */
+INLINE int8x16_t odd_bytes(const int8_t *w) { return vmvnq_s8(vld1q_s8(w)); }
 
 INLINE int16x8_t low_products(int8x16_t even, int8x16_t odd, int8x16_t x_even, int8x16_t x_odd)
 {
@@ -47,36 +54,67 @@ INLINE int16x8_t high_products(int8x16_t even, int8x16_t odd, int8x16_t x_even, 
 }
 
 /* The operands of two steps; of the last one, and zeros. */
-INLINE int8x8_t load_steps(const int8_t *x, size_t steps)
+INLINE int8x8_t load_steps(const int8_t *x, size_t steps, int flip)
 {
+    const uint64_t flips = 0x0101010101010101u * (uint64_t)flip;
     uint64_t both = 0;
     __builtin_memcpy(&both, x, steps == 1 ? 4 : 8);
-    return vcreate_s8(both);
+    return veor_s8(vcreate_s8(both), vcreate_s8(steps == 1 ? flips >> 32 : flips));
 }
 
-static int32_t left_out_s8(const int8_t *x, size_t steps)
+static bool has_negative(const int8_t *x, size_t ld, size_t rows, size_t steps)
 {
-    const int8x8_t taken = vcreate_s8(0x8181818180808080u); /* -128 and -127 */
-    int32x4_t sum = vdupq_n_s32(0);
+    int8x8_t least = vdup_n_s8(0);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t s = 0; s < steps; s += 2)
+            least = vmin_s8(least, load_steps(x + r * ld + 4 * s, steps - s, 0));
+    return vminv_s8(least) < 0;
+}
+
+static int32_t left_out_s8(const int8_t *x, size_t steps, int flip)
+{
+    int32x4_t sum = vdupq_n_s32(0); /* of even steps, and of odd ones */
     for (size_t s = 0; s < steps; s += 2)
-        sum = vpadalq_s16(sum, vmull_s8(load_steps(x + 4 * s, steps - s), taken));
-    return -vaddvq_s32(sum);
+        sum = vpadalq_s16(sum, vmovl_s8(load_steps(x + 4 * s, steps - s, flip)));
+    return -vaddv_s32(vget_high_s32(sum));
+}
+
+/* sums[lane] = 128 times the sum of the weights. */
+static void offsets_s8(const int8_t *quads, size_t steps, int32_t *sums)
+{
+    int32x4_t acc[8];
+    UNROLLED for (int v = 0; v < 8; v++)
+        acc[v] = vdupq_n_s32(0);
+    for (size_t s = 0, end; s < steps; s = end) { /* twice 127 bytes fit in a word */
+        int16x8_t words[8];
+        UNROLLED for (int v = 0; v < 8; v++)
+            words[v] = vdupq_n_s16(0);
+        for (end = sppim_smaller(s + 127, steps); s < end; s++)
+            UNROLLED for (int v = 0; v < 8; v++)
+                words[v] = vpadalq_s8(words[v], vld1q_s8(quads + 128 * s + 16 * v));
+        UNROLLED for (int v = 0; v < 8; v++)
+            acc[v] = vpadalq_s16(acc[v], words[v]);
+    }
+    UNROLLED for (int v = 0; v < 8; v++)
+        vst1q_s32(sums + 4 * v, vshlq_n_s32(acc[v], 7));
 }
 
 /* Adds two steps to acc, which holds two sums of each lane side by side; lanes is a constant wherever this is inlined. */
-INLINE void two_steps_s8(int8x8_t x, size_t lanes, const uint8_t *even, const uint8_t *odd, int32x4_t *acc)
+INLINE void two_steps_s8(int8x8_t x, size_t lanes, const int8_t *even, const int8_t *odd, int32x4_t *acc)
 {
     const int32x2_t both = vreinterpret_s32_s8(x);
     const int8x16_t x0 = vreinterpretq_s8_s32(vdupq_lane_s32(both, 0)), x1 = vreinterpretq_s8_s32(vdupq_lane_s32(both, 1));
     for (size_t v = 0; v < lanes / 4; v++) {
-        const int8x16_t w0 = even_bytes(even + 16 * v), w1 = odd_bytes(odd + 16 * v);
+        const int8x16_t w0 = vld1q_s8(even + 16 * v), w1 = odd_bytes(odd + 16 * v);
         acc[2 * v] = vpadalq_s16(acc[2 * v], low_products(w0, w1, x0, x1));
         acc[2 * v + 1] = vpadalq_s16(acc[2 * v + 1], high_products(w0, w1, x0, x1));
     }
 }
 
-/* rows and lanes are constants wherever this is inlined, their product at most 32: sums fill 16 of the 32 registers. */
-INLINE void tile_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads, size_t lanes, int32_t *sums)
+/* Sums of x ^ flip, here signed. rows and lanes are constants wherever this is inlined, their product at most 32: sums fill
+ * 16 of the 32 registers. */
+INLINE void tile_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads, size_t lanes,
+                    int32_t *sums)
 {
     int32x4_t acc[TILE_ROWS][8];
     for (size_t r = 0; r < rows; r++)
@@ -85,9 +123,9 @@ INLINE void tile_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, const
     size_t s = 0;
     for (; s + 2 <= steps; s += 2)
         for (size_t r = 0; r < rows; r++)
-            two_steps_s8(load_steps(x + r * ld + 4 * s, 2), lanes, quads + 128 * s, quads + 128 * (s + 1), acc[r]);
+            two_steps_s8(load_steps(x + r * ld + 4 * s, 2, flip), lanes, quads + 128 * s, quads + 128 * (s + 1), acc[r]);
     for (size_t r = 0; s < steps && r < rows; r++)
-        two_steps_s8(load_steps(x + r * ld + 4 * s, 1), lanes, quads + 128 * s, quads + 128 * s, acc[r]);
+        two_steps_s8(load_steps(x + r * ld + 4 * s, 1, flip), lanes, quads + 128 * s, quads + 128 * s, acc[r]);
     for (size_t r = 0; r < rows; r++)
         for (size_t v = 0; v < lanes / 4; v++)
             vst1q_s32(sums + r * SPPIM_PANEL + 4 * v, vpaddq_s32(acc[r][2 * v], acc[r][2 * v + 1]));
@@ -98,77 +136,180 @@ INLINE void store_sums(int32x4_t sums, size_t lane, int32_t *out, int order)
     vst1q_s32(out + (order == SPPIM_LANES ? lane : sppim_lane_column(lane)), sums);
 }
 
-static void end_row(const int32_t *sums, sppim_start start, size_t r, int32_t left_out, int32_t *out, int order)
+static void end_row(const int32_t *sums, const int32_t *offsets, sppim_start start, size_t r, int32_t left_out, int32_t *out,
+                    int order)
 {
-    const int32x4_t rest = add(vdupq_n_s32(start.shift ? start.shift[r] : 0), vdupq_n_s32(left_out));
     for (size_t lane = 0; lane < SPPIM_PANEL; lane += 4) {
-        const int32x4_t column = start.column ? vld1q_s32(start.column + lane) : vdupq_n_s32(0);
-        const int32x4_t begin = vmlaq_n_s32(rest, column, start.scale ? start.scale[r] : 1);
-        store_sums(add(begin, vld1q_s32(sums + lane)), lane, out, order);
+        const int32x4_t taken = add(vld1q_s32(sums + lane), vdupq_n_s32(left_out));
+        store_sums(add(add(begin_sums(start, r, lane), vld1q_s32(offsets + lane)), taken), lane, out, order);
     }
 }
 
-static void product_s8_neon(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads, sppim_start start,
-                            int32_t *out, size_t ld_out, int order)
+/* Operands above 127 are taken as x - 128: activations have none, so that the sums of the weights are seldom needed. */
+static void product_s8_neon(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads,
+                            sppim_start start, int32_t *out, size_t ld_out, int order)
 {
+    int32_t offsets[SPPIM_PANEL] = {0};
+    if (flip == SPPIM_SIGNED || has_negative(x, ld, rows, steps)) {
+        offsets_s8(quads, steps, offsets);
+        flip ^= 128;
+    }
     for (size_t r = 0, count; r < rows; r += count) {
         int32_t sums[TILE_ROWS * SPPIM_PANEL];
         count = rows - r < TILE_ROWS ? 1 : TILE_ROWS;
         for (size_t lane = 0; count == 1 && lane < SPPIM_PANEL; lane += 16)
-            tile_s8(x + r * ld, ld, 1, steps, quads + 4 * lane, 16, sums + lane);
+            tile_s8(x + r * ld, ld, 1, steps, flip, quads + 4 * lane, 16, sums + lane);
         for (size_t lane = 0; count == TILE_ROWS && lane < SPPIM_PANEL; lane += 8)
-            tile_s8(x + r * ld, ld, TILE_ROWS, steps, quads + 4 * lane, 8, sums + lane);
+            tile_s8(x + r * ld, ld, TILE_ROWS, steps, flip, quads + 4 * lane, 8, sums + lane);
         for (size_t i = r; i < r + count; i++)
-            end_row(sums + (i - r) * SPPIM_PANEL, start, i, left_out_s8(x + i * ld, steps), out + i * ld_out, order);
+            end_row(sums + (i - r) * SPPIM_PANEL, offsets, start, i, left_out_s8(x + i * ld, steps, flip), out + i * ld_out,
+                    order);
     }
 }
 
-/* One panel of rows; planes is a constant wherever this is inlined. */
-INLINE void sparse_s8(sppim_nonzeros x, const uint8_t *rows, int planes, const int32_t *left_out, int32_t *const *sums)
+/* ---- products with rows of a group: four of its columns a vector ---------------------------------------------------- */
+
+enum { GROUP_SUMS = 16 }; /* vectors */
+
+INLINE void clear_group(int32x4_t acc[GROUP_SUMS])
 {
-    int32x4_t acc[2][2][4]; /* by plane; columns 8 v .. 8 v + 3 and the next four */
-    for (int p = 0; p < planes; p++)
-        for (int i = 0; i < 8; i++)
-            acc[p][i / 4][i % 4] = vdupq_n_s32(left_out[p]);
+    UNROLLED for (int v = 0; v < GROUP_SUMS; v++)
+        acc[v] = vdupq_n_s32(0);
+}
+
+INLINE void add_eight(int16x8_t w, int16x8_t x, int32x4_t acc[2])
+{
+    acc[0] = vmlal_s16(acc[0], vget_low_s16(w), vget_low_s16(x));
+    acc[1] = vmlal_high_s16(acc[1], w, x);
+}
+
+INLINE void add_words_row(int16_t value, const int16_t *words, int32x4_t acc[GROUP_SUMS])
+{
+    UNROLLED for (int v = 0; v < 8; v++)
+        add_eight(vld1q_s16(words + 8 * v), vdupq_n_s16(value), acc + 2 * v);
+}
+
+INLINE void add_row(int16_t value, const int8_t *row, int32x4_t acc[GROUP_SUMS])
+{
+    UNROLLED for (int v = 0; v < 4; v++) {
+        const int8x16_t w = vld1q_s8(row + 16 * v);
+        add_eight(vmovl_s8(vget_low_s8(w)), vdupq_n_s16(value), acc + 4 * v);
+        add_eight(vmovl_high_s8(w), vdupq_n_s16(value), acc + 4 * v + 2);
+    }
+}
+
+/* -127 <= x <= 127: two products fit in a word. */
+INLINE void add_two_rows(int8x16_t x0, int8x16_t x1, const int8_t *row0, const int8_t *row1, int32x4_t acc[GROUP_SUMS])
+{
+    UNROLLED for (int v = 0; v < 4; v++) {
+        const int8x16_t w0 = vld1q_s8(row0 + 16 * v), w1 = vld1q_s8(row1 + 16 * v);
+        const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(x0)), vget_low_s8(w1), vget_low_s8(x1));
+        const int16x8_t high = vmlal_high_s8(vmull_high_s8(w0, x0), w1, x1);
+        acc[4 * v] = vaddw_s16(acc[4 * v], vget_low_s16(low));
+        acc[4 * v + 1] = vaddw_high_s16(acc[4 * v + 1], low);
+        acc[4 * v + 2] = vaddw_s16(acc[4 * v + 2], vget_low_s16(high));
+        acc[4 * v + 3] = vaddw_high_s16(acc[4 * v + 3], high);
+    }
+}
+
+INLINE void widen_group(const int32x4_t acc[GROUP_SUMS], int64_t *out)
+{
+    UNROLLED for (int v = 0; v < GROUP_SUMS; v++) {
+        vst1q_s64(out + 4 * v, vaddw_s32(vld1q_s64(out + 4 * v), vget_low_s32(acc[v])));
+        vst1q_s64(out + 4 * v + 2, vaddw_high_s32(vld1q_s64(out + 4 * v + 2), acc[v]));
+    }
+}
+
+INLINE void end_group(const int32x4_t acc[GROUP_SUMS], sppim_start start, int32_t *out, int order)
+{
+    UNROLLED for (size_t v = 0; v < GROUP_SUMS; v++) {
+        const size_t lane = sppim_lane_of(4 * v);
+        vst1q_s32(out + (order == SPPIM_LANES ? lane : 4 * v), add(begin_sums(start, 0, lane), acc[v]));
+    }
+}
+
+INLINE int32_t signed_value(sppim_nonzeros x, size_t i, int32_t magnitude)
+{
+    return i < x.negatives ? -magnitude : magnitude;
+}
+
+INLINE int8x16_t signed_byte(sppim_nonzeros x, size_t i) { return vdupq_n_s8((int8_t)signed_value(x, i, x.value[i])); }
+
+/* Values below 128, two at a time. */
+static void sparse_small(sppim_nonzeros x, const int8_t *rows, sppim_start start, int32_t *out, int order)
+{
+    int32x4_t acc[GROUP_SUMS];
+    clear_group(acc);
     for (size_t i = 0; i < x.count; i += 2) {
-        const uint8_t *r0 = rows + x.index[i] * SPPIM_GROUP, *r1 = rows + x.index[i + 1] * SPPIM_GROUP;
-        for (size_t h = 0; h < 2; h++) {
-            const int8x16_t w0 = even_bytes(r0 + 16 * h), w1 = odd_bytes(r1 + 16 * h);
-            for (int p = 0; p < planes; p++) {
-                const int8_t *value = (p ? x.high : x.value) + i;
-                const int16x8_t low = low_products(w0, w1, vdupq_n_s8(value[0]), vdupq_n_s8(value[1]));
-                const int16x8_t high = high_products(w0, w1, vdupq_n_s8(value[0]), vdupq_n_s8(value[1]));
-                acc[p][0][2 * h] = vaddw_s16(acc[p][0][2 * h], vget_low_s16(low));
-                acc[p][1][2 * h] = vaddw_high_s16(acc[p][1][2 * h], low);
-                acc[p][0][2 * h + 1] = vaddw_s16(acc[p][0][2 * h + 1], vget_low_s16(high));
-                acc[p][1][2 * h + 1] = vaddw_high_s16(acc[p][1][2 * h + 1], high);
-            }
-        }
+        const int8_t *row0 = rows + sppim_in_rows(x.index[i], 0), *row1 = rows + sppim_in_rows(x.index[i + 1], 0);
+        add_two_rows(signed_byte(x, i), signed_byte(x, i + 1), row0, row1, acc);
     }
-    for (int p = 0; p < planes; p++)
-        for (int i = 0; i < 8; i++)
-            add_to(sums[p] + 4 * i, acc[p][i / 4][i % 4]);
+    end_group(acc, start, out, order);
 }
 
-static int32_t left_out_sparse_s8(const int8_t *value, size_t count)
+static void sparse_any(sppim_nonzeros x, const int8_t *rows, sppim_start start, int32_t *out, int order)
 {
-    int32_t sum = 0;
-    for (size_t i = 0; value && i < count; i++)
-        sum += value[i] * (i % 2 ? 127 : 128);
-    return sum;
+    int32x4_t acc[GROUP_SUMS];
+    clear_group(acc);
+    for (size_t i = 0; i < x.count; i++)
+        add_row((int16_t)signed_value(x, i, x.value[i]), rows + sppim_in_rows(x.index[i], 0), acc);
+    end_group(acc, start, out, order);
 }
 
-static void product_sparse_s8_neon(sppim_nonzeros x, const uint8_t *rows, size_t group_stride, size_t groups, int32_t *acc,
-                                   int32_t *acc_high)
+static void product_sparse_s8_neon(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups,
+                                   sppim_start start, int32_t *out, int order)
 {
-    const int32_t left_out[2] = {left_out_sparse_s8(x.value, x.count), left_out_sparse_s8(x.high, x.count)};
-    for (size_t p = 0; p < 2 * groups; p++) {
-        const uint8_t *panel = rows + p / 2 * group_stride + p % 2 * SPPIM_PANEL;
-        int32_t *const sums[2] = {acc + p * SPPIM_PANEL, x.high ? acc_high + p * SPPIM_PANEL : NULL};
-        if (x.high)
-            sparse_s8(x, panel, 2, left_out, sums);
+    unsigned bits = 0;
+    for (size_t i = 0; i < x.count; i++)
+        bits |= x.value[i];
+    for (size_t g = 0; g < groups; g++, rows += group_stride, out += SPPIM_GROUP) {
+        if (bits < 128)
+            sparse_small(x, rows, start, out, order);
         else
-            sparse_s8(x, panel, 1, left_out, sums);
+            sparse_any(x, rows, start, out, order);
+        start.column = start.column ? start.column + SPPIM_GROUP : NULL;
+    }
+}
+
+INLINE int32_t signed_word(sppim_nonzeros x, size_t i) { return signed_value(x, i, 256 * x.high[i] + x.value[i]); }
+
+static bool are_words(sppim_nonzeros x)
+{
+    bool words = true;
+    for (size_t i = 0; i < x.count; i++)
+        words &= signed_word(x, i) == (int16_t)signed_word(x, i);
+    return words;
+}
+
+static void add_words_block(sppim_nonzeros x, size_t first, size_t end, const int8_t *rows, int64_t *out)
+{
+    int32x4_t acc[GROUP_SUMS];
+    clear_group(acc);
+    for (size_t i = first; i < end; i++)
+        add_row((int16_t)signed_word(x, i), rows + sppim_in_rows(x.index[i], 0), acc);
+    widen_group(acc, out);
+}
+
+static void product_sparse_s16s8_neon(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups, int64_t *out)
+{
+    if (!are_words(x)) {
+        below.product_sparse_s16s8(x, rows, group_stride, groups, out);
+        return;
+    }
+    memset(out, 0, groups * SPPIM_GROUP * sizeof *out);
+    for (size_t g = 0; g < groups; g++)
+        for (size_t i = 0; i < x.count; i += 256) /* 511 products of a word and a byte fit in 32 bits */
+            add_words_block(x, i, sppim_smaller(i + 256, x.count), rows + g * group_stride, out + g * SPPIM_GROUP);
+}
+
+static void product_sparse_s16_neon(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups, int64_t *out)
+{
+    for (size_t g = 0; g < groups; g++, words += group_stride, out += SPPIM_GROUP) {
+        int32x4_t acc[GROUP_SUMS];
+        clear_group(acc);
+        for (size_t i = 0; i < x.count; i++)
+            add_words_row(x.value16[i], words + sppim_in_rows(x.index[i], 0), acc);
+        widen_group(acc, out);
     }
 }
 
@@ -193,8 +334,16 @@ INLINE void step_s16(int16x4_t x, size_t lanes, const int16_t *pairs, int32x4_t 
     }
 }
 
-INLINE void tile_s16(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs, size_t lanes,
-                     int32_t *out, size_t ld_out, int order)
+/* out[column] = from[column] + 2^shift sums */
+INLINE void end_sums_s16(int32x4_t sums, size_t lane, int64x2_t shift, const int64_t *from, int64_t *out)
+{
+    const size_t c = sppim_lane_column(lane);
+    vst1q_s64(out + c, vaddq_s64(vld1q_s64(from + c), vshlq_s64(vmovl_s32(vget_low_s32(sums)), shift)));
+    vst1q_s64(out + c + 2, vaddq_s64(vld1q_s64(from + c + 2), vshlq_s64(vmovl_high_s32(sums), shift)));
+}
+
+INLINE void tile_s16(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs, size_t lanes, int shift,
+                     const int64_t *start, int64_t *out, size_t ld_out)
 {
     for (size_t first = 0; first < SPPIM_PANEL; first += lanes) {
         int32x4_t acc[TILE_ROWS][8];
@@ -204,20 +353,21 @@ INLINE void tile_s16(const int16_t *x, size_t ld, size_t rows, size_t steps, con
         for (size_t s = 0; s < steps; s++)
             for (size_t r = 0; r < rows; r++)
                 step_s16(load_two(x + r * ld + 2 * s), lanes, pairs + 64 * s + 2 * first, acc[r]);
-        for (size_t r = 0; r < rows; r++)
+        for (size_t r = 0; r < rows; r++, out += ld_out)
             for (size_t v = 0; v < lanes / 4; v++)
-                store_sums(acc[r][v], first + 4 * v, out + r * ld_out, order);
+                end_sums_s16(acc[r][v], first + 4 * v, vdupq_n_s64(shift), start ? start : out, out);
+        out -= rows * ld_out;
     }
 }
 
-static void product_s16_neon(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs, int32_t *out,
-                             size_t ld_out, int order)
+static void product_s16_neon(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs, int shift,
+                             const int64_t *start, int64_t *out, size_t ld_out)
 {
     size_t r = 0;
     for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
-        tile_s16(x + r * ld, ld, TILE_ROWS, steps, pairs, 16, out + r * ld_out, ld_out, order);
+        tile_s16(x + r * ld, ld, TILE_ROWS, steps, pairs, 16, shift, start, out + r * ld_out, ld_out);
     for (; r < rows; r++)
-        tile_s16(x + r * ld, ld, 1, steps, pairs, 32, out + r * ld_out, ld_out, order);
+        tile_s16(x + r * ld, ld, 1, steps, pairs, 32, shift, start, out + r * ld_out, ld_out);
 }
 
 /* Adds one row of a panel: the other row of its pairs meets 0. */
@@ -225,17 +375,6 @@ INLINE void add_row_s16(int16_t value, uint16_t index, const int16_t *pairs, int
 {
     const uint32_t word = (uint16_t)value;
     step_s16(vcreate_s16(index % 2 ? word << 16 : word), SPPIM_PANEL, pairs + index / 2 * 2 * SPPIM_PANEL, acc);
-}
-
-static void product_sparse_s16_neon(sppim_nonzeros x, const int16_t *pairs, int32_t *sums)
-{
-    int32x4_t acc[8];
-    UNROLLED for (int v = 0; v < 8; v++)
-        acc[v] = vld1q_s32(sums + 4 * v);
-    for (size_t i = 0; i < x.count; i++)
-        add_row_s16(x.value16[i], x.index[i], pairs, acc);
-    UNROLLED for (int v = 0; v < 8; v++)
-        vst1q_s32(sums + 4 * v, acc[v]);
 }
 
 /* bits <= 31: neither a sum nor a product of words leaves s32. */
@@ -304,30 +443,53 @@ static size_t gate_s32_neon(const int32_t *acc, const int8_t *y, int shift, int8
     return vaddvq_u16(saturated);
 }
 
-static void widen_s32_neon(const int32_t *sum, size_t count, int64_t *acc)
+static void join_s32_neon(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
 {
     for (size_t i = 0; i < count; i += 4) {
-        const int32x4_t four = vld1q_s32(sum + i);
-        vst1q_s64(acc + i, vaddw_s32(vld1q_s64(acc + i), vget_low_s32(four)));
-        vst1q_s64(acc + i + 2, vaddw_high_s32(vld1q_s64(acc + i + 2), four));
+        const int32x4_t a = vld1q_s32(low + i), b = vld1q_s32(high + i);
+        vst1q_s64(out + i, vaddw_s32(vshll_n_s32(vget_low_s32(b), 8), vget_low_s32(a)));
+        vst1q_s64(out + i + 2, vaddw_high_s32(vshll_high_n_s32(b, 8), a));
     }
 }
 
 /* ---- facts about inputs, and their other orders -------------------------------------------------------------------- */
 
-static size_t census_s8_neon(const int8_t *x, size_t count, int32_t *sum)
+INLINE uint8_t or_bytes(uint8x16_t x)
 {
-    int32x4_t sums = vdupq_n_s32(0);
+    uint64_t bits = vgetq_lane_u64(vreinterpretq_u64_u8(x), 0) | vgetq_lane_u64(vreinterpretq_u64_u8(x), 1);
+    for (int half = 32; half >= 8; half /= 2)
+        bits |= bits >> half;
+    return (uint8_t)bits;
+}
+
+static size_t census_s8_neon(const int8_t *x, size_t count, uint8_t *bits)
+{
+    uint8x16_t all = vdupq_n_u8(0);
     uint32x4_t ones = vdupq_n_u32(0);
     size_t i = 0;
     for (; i + 16 <= count; i += 16) {
-        const int8x16_t v = vld1q_s8(x + i);
-        sums = vpadalq_s16(sums, vpaddlq_s8(v));
-        ones = vpadalq_u16(ones, vpaddlq_u8(vshrq_n_u8(vtstq_s8(v, v), 7)));
+        const uint8x16_t v = vreinterpretq_u8_s8(vld1q_s8(x + i));
+        all = vorrq_u8(all, v);
+        ones = vpadalq_u16(ones, vpaddlq_u8(vshrq_n_u8(vtstq_u8(v, v), 7)));
     }
-    const size_t rest = below.census_s8(x + i, count - i, sum);
-    *sum += vaddvq_s32(sums);
-    return vaddvq_u32(ones) + rest;
+    *bits |= or_bytes(all);
+    return vaddvq_u32(ones) + below.census_s8(x + i, count - i, bits);
+}
+
+static size_t census_s16_neon(const int16_t *x, size_t count, int16_t *low, int16_t *high)
+{
+    int16x8_t least = vdupq_n_s16(*low), most = vdupq_n_s16(*high);
+    uint32x4_t ones = vdupq_n_u32(0);
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const int16x8_t v = vld1q_s16(x + i);
+        least = vminq_s16(least, v);
+        most = vmaxq_s16(most, v);
+        ones = vpadalq_u16(ones, vshrq_n_u16(vtstq_s16(v, v), 15));
+    }
+    *low = vminvq_s16(least);
+    *high = vmaxvq_s16(most);
+    return vaddvq_u32(ones) + below.census_s16(x + i, count - i, low, high);
 }
 
 INLINE void add_words(int32_t *sums, int16x8_t words)
@@ -385,28 +547,32 @@ static void transpose_s8_neon(const int8_t *x, const uint16_t *row, size_t rows,
         }
 }
 
-static void pack_s8_neon(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, uint8_t *quads, size_t quad_stride,
-                         uint8_t *out_rows)
+/* Rows i .. i + 3 of one panel. */
+INLINE void pack_four(const int8_t *x, const uint16_t *row, size_t i, size_t rows, size_t ld, int8_t *quads,
+                      int8_t *out_rows)
+{
+    int8x16x4_t half[2]; /* of the lanes */
+    for (size_t k = 0; k < 4; k++) {
+        const int8x16_t first = row_or_zeros(x, row, i + k, rows, ld), second = row_or_zeros(x + 16, row, i + k, rows, ld);
+        const int32x4x2_t lanes = vuzpq_s32(vreinterpretq_s32_s8(first), vreinterpretq_s32_s8(second));
+        half[0].val[k] = vreinterpretq_s8_s32(lanes.val[0]);
+        half[1].val[k] = vreinterpretq_s8_s32(lanes.val[1]);
+        if (out_rows) {
+            vst1q_s8(out_rows + sppim_in_rows(i + k, 0), first);
+            vst1q_s8(out_rows + sppim_in_rows(i + k, 16), second);
+        }
+    }
+    for (size_t h = 0; quads && h < 2; h++)
+        vst4q_s8(quads + sppim_in_quads(i, 16 * h), half[h]);
+}
+
+static void pack_s8_neon(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, int8_t *quads, size_t quad_stride,
+                         int8_t *out_rows)
 {
     for (size_t i = 0; i < rows; i += 4)
-        for (size_t p = 0; p < 2; p++) {
-            uint8x16x4_t half[2]; /* of the lanes */
-            for (size_t k = 0; k < 4; k++) {
-                const int8_t *from = x + p * SPPIM_PANEL;
-                uint8_t *to = out_rows + (i + k) * SPPIM_GROUP + p * SPPIM_PANEL;
-                uint8x16_t v[2];
-                for (size_t h = 0; h < 2; h++) {
-                    v[h] = vreinterpretq_u8_s8(row_or_zeros(from + 16 * h, row, i + k, rows, ld));
-                    v[h] = veorq_u8(v[h], vdupq_n_u8(SPPIM_OFFSET));
-                    vst1q_u8(to + 16 * h, v[h]);
-                }
-                const uint32x4x2_t lanes = vuzpq_u32(vreinterpretq_u32_u8(v[0]), vreinterpretq_u32_u8(v[1]));
-                half[0].val[k] = vreinterpretq_u8_u32(lanes.val[0]);
-                half[1].val[k] = vreinterpretq_u8_u32(lanes.val[1]);
-            }
-            vst4q_u8(quads + p * quad_stride + i * SPPIM_PANEL, half[0]);
-            vst4q_u8(quads + p * quad_stride + i * SPPIM_PANEL + 64, half[1]);
-        }
+        for (size_t p = 0; p < 2; p++)
+            pack_four(x + p * SPPIM_PANEL, row, i, rows, ld, quads ? quads + p * quad_stride : NULL,
+                      out_rows ? out_rows + p * SPPIM_PANEL : NULL);
 }
 
 /* ---- update -------------------------------------------------------------------------------------------------------- */
@@ -481,16 +647,19 @@ INLINE int16x8_t product_weights(int16x8_t w, int product_bits)
     return vmaxq_s16(vminq_s16(rounded, most), vnegq_s16(most));
 }
 
-INLINE uint8x16_t stored_bytes(int16x8_t low, int16x8_t high)
+INLINE void store_row(int8x16_t first, int8x16_t second, int8_t *to)
 {
-    return veorq_u8(vreinterpretq_u8_s8(vmovn_high_s16(vmovn_s16(low), high)), vdupq_n_u8(SPPIM_OFFSET));
+    const int32x4x2_t columns = vzipq_s32(vreinterpretq_s32_s8(first), vreinterpretq_s32_s8(second));
+    vst1q_s8(to, vreinterpretq_s8_s32(columns.val[0]));
+    vst1q_s8(to + 16, vreinterpretq_s8_s32(columns.val[1]));
 }
 
-INLINE void store_row(uint8x16_t first, uint8x16_t second, uint8_t *to)
+INLINE void store_words(const int16x8_t v[4], int16_t *to)
 {
-    const uint32x4x2_t columns = vzipq_u32(vreinterpretq_u32_u8(first), vreinterpretq_u32_u8(second));
-    vst1q_u8(to, vreinterpretq_u8_u32(columns.val[0]));
-    vst1q_u8(to + 16, vreinterpretq_u8_u32(columns.val[1]));
+    for (size_t i = 0; i < 2; i++) {
+        vst1q_s16(to + 16 * i, vcombine_s16(vget_low_s16(v[i]), vget_low_s16(v[i + 2])));
+        vst1q_s16(to + 16 * i + 8, vcombine_s16(vget_high_s16(v[i]), vget_high_s16(v[i + 2])));
+    }
 }
 
 INLINE uint8_t count_zeros(const int16x8_t v[4])
@@ -518,40 +687,66 @@ INLINE void update_pair(const sppim_update *u, const int32_t *gradient, size_t l
     }
 }
 
+/* gradient: of row r0 */
 INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r0, uint32_t index,
                           const sppim_update_rows *panel, bool narrow)
 {
     uint16x8_t clipped = vdupq_n_u16(0);
-    uint8x16x4_t half[2]; /* of the lanes */
+    int8x16x4_t half[2]; /* of the lanes */
     for (size_t r = r0; r < r0 + 4; r += 2) {
         int16x8_t v[2][4];
-        update_pair(u, gradient + r * ld, ld, index + (uint32_t)(r * u->columns), panel->w + r * SPPIM_PANEL,
+        update_pair(u, gradient + (r - r0) * ld, ld, index + (uint32_t)(r * u->columns), panel->w + r * SPPIM_PANEL,
                     panel->w_next + r * SPPIM_PANEL, narrow, &clipped, v);
-        for (size_t i = 0; panel->pairs && i < 4; i++)
-            vst2q_s16(panel->pairs + r * SPPIM_PANEL + 16 * i, (int16x8x2_t){{v[0][i], v[1][i]}});
+        for (size_t i = 0; panel->pairs && i < 4; i++) {
+            const int16x8x2_t pairs = {{v[0][i], v[1][i]}};
+            vst2q_s16(panel->pairs + r * SPPIM_PANEL + 16 * i, pairs);
+        }
         for (size_t k = 0; k < 2; k++) {
-            const uint8x16_t first = stored_bytes(v[k][0], v[k][1]), second = stored_bytes(v[k][2], v[k][3]);
+            const int8x16_t first = vmovn_high_s16(vmovn_s16(v[k][0]), v[k][1]);
+            const int8x16_t second = vmovn_high_s16(vmovn_s16(v[k][2]), v[k][3]);
             if (panel->rows)
                 store_row(first, second, panel->rows + (r + k) * SPPIM_GROUP);
+            if (panel->words)
+                store_words(v[k], panel->words + (r + k) * SPPIM_GROUP);
             half[0].val[r - r0 + k] = first;
             half[1].val[r - r0 + k] = second;
             panel->zeros[r + k] = count_zeros(v[k]);
         }
     }
     for (size_t h = 0; panel->quads && h < 2; h++)
-        vst4q_u8(panel->quads + r0 * SPPIM_PANEL + 64 * h, half[h]);
+        vst4q_s8(panel->quads + r0 * SPPIM_PANEL + 64 * h, half[h]);
     return vaddvq_u16(clipped);
 }
+
+static bool vectorized(const sppim_update *u) { return u->round == SPPIM_SR && u->shift <= 16; }
 
 static size_t update_s16_neon(const sppim_update *u, const int32_t *gradient, size_t ld, size_t rows, uint32_t index,
                               sppim_update_rows panel)
 {
-    if (u->round != SPPIM_SR || u->shift > 16)
+    if (!vectorized(u))
         return below.update_s16(u, gradient, ld, rows, index, panel);
     size_t clipped = 0;
     for (size_t r = 0; r < rows; r += 4)
-        clipped += u->narrow ? update_four(u, gradient, ld, r, index, &panel, true)
-                             : update_four(u, gradient, ld, r, index, &panel, false);
+        clipped += u->narrow ? update_four(u, gradient + r * ld, ld, r, index, &panel, true)
+                             : update_four(u, gradient + r * ld, ld, r, index, &panel, false);
+    return clipped;
+}
+
+/* Gradients have at most 16 bits: they are narrow. */
+static size_t update_outer_s16_neon(const sppim_update *u, const int16_t *row, const int16_t *error, size_t rows,
+                                    uint32_t index, sppim_update_rows panel)
+{
+    if (!vectorized(u))
+        return below.update_outer_s16(u, row, error, rows, index, panel);
+    size_t clipped = 0;
+    for (size_t r = 0; r < rows; r += 4) {
+        if (u->settled && !(row[r] | row[r + 1] | row[r + 2] | row[r + 3]))
+            continue;
+        int32_t gradient[4 * SPPIM_PANEL];
+        for (size_t i = 0; i < 4 * SPPIM_PANEL; i += 4)
+            vst1q_s32(gradient + i, vmull_n_s16(vld1_s16(error + i % SPPIM_PANEL), row[r + i / SPPIM_PANEL]));
+        clipped += update_four(u, gradient, SPPIM_PANEL, r, index, &panel, true);
+    }
     return clipped;
 }
 
@@ -559,18 +754,21 @@ void sppim_kernels_install_neon(sppim_kernels *table)
 {
     below = *table;
     table->census_s8 = census_s8_neon;
+    table->census_s16 = census_s16_neon;
     table->tally_s8 = tally_s8_neon;
     table->transpose_s8 = transpose_s8_neon;
     table->pack_s8 = pack_s8_neon;
     table->product_s8 = product_s8_neon;
     table->product_s16 = product_s16_neon;
     table->product_sparse_s8 = product_sparse_s8_neon;
+    table->product_sparse_s16s8 = product_sparse_s16s8_neon;
     table->product_sparse_s16 = product_sparse_s16_neon;
     table->product_finite_s16 = product_finite_s16_neon;
     table->requantize_relu_s32 = requantize_relu_s32_neon;
-    table->widen_s32 = widen_s32_neon;
+    table->join_s32 = join_s32_neon;
     table->gate_s32 = gate_s32_neon;
     table->update_s16 = update_s16_neon;
+    table->update_outer_s16 = update_outer_s16_neon;
 }
 
 #endif

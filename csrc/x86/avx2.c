@@ -1,6 +1,8 @@
 /* What AVX2 does better than plain C. Words are multiplied by vpmaddwd; bytes are widened to words first, in even and odd
- * places. A panel is four vectors of eight lanes: "quarters", the unit in which everything here is counted. Quarters h and
- * h + 2 hold the columns 16 h .. 16 h + 15: "half" h. */
+ * places, or go through vpmaddubsw where it cannot saturate. A panel is four vectors of eight lanes: "quarters", the unit in
+ * which everything here is counted. Quarters h and h + 2 hold the columns 16 h .. 16 h + 15: "half" h. */
+#include <string.h>
+
 #include "../fixed.h"
 #include "../kernels.h"
 
@@ -15,6 +17,7 @@
 #define ROWS_S16 6 /* of a tile with two quarters: 12 sums, 2 weights, an operand and a product are the 16 registers */
 #define ROWS_S8  4 /* 8 sums, 4 halves of weights, 2 of operands and 2 products */
 #define CHUNK    64 /* steps whose operands are widened at a time */
+#define EXACT    127 /* steps whose sums of words times bytes fit 32 bits: each is four products, at most 2^24 */
 
 static sppim_kernels below; /* for what the vector code leaves over */
 
@@ -41,6 +44,14 @@ INLINE __m256i broadcast(const void *x)
     return _mm256_set1_epi32(both);
 }
 
+/* Half a row of sums, by lane, to its columns 0..7 and 8..15. */
+INLINE void by_column(__m256i *first, __m256i *second)
+{
+    const __m256i low = low_lanes(*first, *second);
+    *second = high_lanes(*first, *second);
+    *first = low;
+}
+
 /* Half h of the sums of a row. */
 INLINE void store_half(__m256i first, __m256i second, size_t h, int32_t *out, int order)
 {
@@ -48,9 +59,27 @@ INLINE void store_half(__m256i first, __m256i second, size_t h, int32_t *out, in
         store(out + 8 * h, first);
         store(out + 8 * h + 16, second);
     } else {
-        store(out + 16 * h, low_lanes(first, second));
-        store(out + 16 * h + 8, high_lanes(first, second));
+        by_column(&first, &second);
+        store(out + 16 * h, first);
+        store(out + 16 * h + 8, second);
     }
+}
+
+/* out = from + 2^shift sums, of eight columns. */
+INLINE void store_wide(__m256i sums, __m128i shift, const int64_t *from, int64_t *out)
+{
+    const __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(sums));
+    const __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sums, 1));
+    store(out, _mm256_add_epi64(load(from), _mm256_sll_epi64(low, shift)));
+    store(out + 4, _mm256_add_epi64(load(from + 4), _mm256_sll_epi64(high, shift)));
+}
+
+/* The same for half a row. */
+INLINE void store_wide_half(__m256i first, __m256i second, __m128i shift, const int64_t *from, int64_t *out)
+{
+    by_column(&first, &second);
+    store_wide(first, shift, from, out);
+    store_wide(second, shift, from + 8, out + 8);
 }
 
 /* ---- dense products of words ------------------------------------------------------------------------------------- */
@@ -74,71 +103,96 @@ INLINE void tile_s16(const int16_t *x, size_t ld, int rows, size_t steps, const 
     }
 }
 
+typedef struct wide_sums { /* where those of a tile go: start null: they are added to out */
+    __m128i shift;
+    const int64_t *start;
+    int64_t *out;
+    size_t ld;
+} wide_sums;
+
+INLINE void store_row(__m256i first, __m256i second, size_t h, const wide_sums *to, int r)
+{
+    int64_t *out = to->out + (size_t)r * to->ld + 16 * h;
+    store_wide_half(first, second, to->shift, to->start ? to->start + 16 * h : out, out);
+}
+
 /* Many rows: half of the panel at a time. */
-INLINE void halves_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int32_t *out,
-                       size_t ld_out, int order)
+INLINE void halves_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, const wide_sums *to)
 {
     for (size_t h = 0; h < 2; h++) {
         __m256i acc[ROWS_S16][QUARTERS];
         tile_s16(x, ld, rows, steps, pairs + 16 * h, 2, acc);
         for (int r = 0; r < rows; r++)
-            store_half(acc[r][0], acc[r][1], h, out + (size_t)r * ld_out, order);
+            store_row(acc[r][0], acc[r][1], h, to, r);
     }
 }
 
 /* Few rows: the weights are read once. */
-INLINE void whole_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int32_t *out,
-                      size_t ld_out, int order)
+INLINE void whole_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, const wide_sums *to)
 {
     __m256i acc[ROWS_S16][QUARTERS];
     tile_s16(x, ld, rows, steps, pairs, 4, acc);
     for (int r = 0; r < rows; r++)
         for (size_t h = 0; h < 2; h++)
-            store_half(acc[r][h], acc[r][h + 2], h, out + (size_t)r * ld_out, order);
+            store_row(acc[r][h], acc[r][h + 2], h, to, r);
 }
 
 /* Rows of the next tile: tiles as equal as possible. */
 INLINE size_t next_tile(size_t rows, size_t most) { return sppim_ceil_div(rows, sppim_ceil_div(rows, most)); }
 
 FUNCTION static void product_s16_avx2(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs,
-                                      int32_t *out, size_t ld_out, int order)
+                                      int shift, const int64_t *start, int64_t *out, size_t ld_out)
 {
     for (size_t r0 = 0, count; r0 < rows; r0 += count) {
         const int16_t *operands = x + r0 * ld;
-        int32_t *to = out + r0 * ld_out;
+        const wide_sums to = {_mm_cvtsi32_si128(shift), start, out + r0 * ld_out, ld_out};
         count = next_tile(rows - r0, ROWS_S16);
         switch (count) {
-        case 1: whole_s16(operands, ld, 1, steps, pairs, to, ld_out, order); break;
-        case 2: whole_s16(operands, ld, 2, steps, pairs, to, ld_out, order); break;
-        case 3: halves_s16(operands, ld, 3, steps, pairs, to, ld_out, order); break;
-        case 4: halves_s16(operands, ld, 4, steps, pairs, to, ld_out, order); break;
-        case 5: halves_s16(operands, ld, 5, steps, pairs, to, ld_out, order); break;
-        default: halves_s16(operands, ld, ROWS_S16, steps, pairs, to, ld_out, order);
+        case 1: whole_s16(operands, ld, 1, steps, pairs, &to); break;
+        case 2: whole_s16(operands, ld, 2, steps, pairs, &to); break;
+        case 3: halves_s16(operands, ld, 3, steps, pairs, &to); break;
+        case 4: halves_s16(operands, ld, 4, steps, pairs, &to); break;
+        case 5: halves_s16(operands, ld, 5, steps, pairs, &to); break;
+        default: halves_s16(operands, ld, ROWS_S16, steps, pairs, &to);
         }
     }
 }
 
 /* ---- dense products of bytes ------------------------------------------------------------------------------------- */
 
-/* Words in even and in odd places: of operands (signed), of stored bytes (unsigned). */
-INLINE __m256i even_words(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
+/* Words in even and in odd places: of signed bytes, as weights are; of unsigned ones, as operands are. */
+INLINE __m256i even_words(__m256i w) { return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8); }
 
-INLINE __m256i odd_words(__m256i x) { return _mm256_srai_epi16(x, 8); }
+INLINE __m256i odd_words(__m256i w) { return _mm256_srai_epi16(w, 8); }
 
-INLINE __m256i even_stored(__m256i w) { return _mm256_and_si256(w, _mm256_set1_epi16(255)); }
+INLINE __m256i even_unsigned(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi16(255)); }
 
-INLINE __m256i odd_stored(__m256i w) { return _mm256_srli_epi16(w, 8); }
+INLINE __m256i odd_unsigned(__m256i x) { return _mm256_srli_epi16(x, 8); }
 
 INLINE __m256i dot(__m256i even, __m256i odd, __m256i even_operand, __m256i odd_operand)
 {
     return _mm256_add_epi32(_mm256_madd_epi16(even, even_operand), _mm256_madd_epi16(odd, odd_operand));
 }
 
+/* Two products of bytes fit a word if the operands are at most 128. */
+INLINE __m256i add_bytes(__m256i sum, __m256i operand, __m256i quads, __m256i one)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(operand, quads), one));
+}
+
+INLINE bool any_above(const uint8_t *value, size_t count, uint8_t limit)
+{
+    uint8_t most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = value[i] > most ? value[i] : most;
+    return most > limit;
+}
+
 typedef struct widened { /* operands of a tile */
     int32_t even[ROWS_S8][CHUNK], odd[ROWS_S8][CHUNK];
 } widened;
 
-INLINE void widen_row(const int8_t *x, size_t steps, int32_t *even, int32_t *odd)
+INLINE void widen_row(const int8_t *x, size_t steps, int flip, int32_t *even, int32_t *odd)
 {
     for (size_t s = 0; s < steps; s += 8) {
         __m256i bytes = _mm256_setzero_si256();
@@ -146,13 +200,14 @@ INLINE void widen_row(const int8_t *x, size_t steps, int32_t *even, int32_t *odd
             bytes = load(x + 4 * s);
         else
             __builtin_memcpy(&bytes, x + 4 * s, 4 * (steps - s));
-        store(even + s, even_words(bytes));
-        store(odd + s, odd_words(bytes));
+        bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8((char)flip));
+        store(even + s, even_unsigned(bytes));
+        store(odd + s, odd_unsigned(bytes));
     }
 }
 
 /* rows is a constant wherever this is inlined. */
-INLINE void half_s8(const widened *x, int rows, size_t steps, const uint8_t *quads, size_t h, __m256i sums[][QUARTERS])
+INLINE void half_s8(const widened *x, int rows, size_t steps, const int8_t *quads, size_t h, __m256i sums[][QUARTERS])
 {
     __m256i acc[ROWS_S8][2];
     for (int r = 0; r < rows; r++)
@@ -160,8 +215,8 @@ INLINE void half_s8(const widened *x, int rows, size_t steps, const uint8_t *qua
             acc[r][v] = sums[r][h + 2 * v];
     for (size_t s = 0; s < steps; s++) {
         const __m256i w0 = load(quads + 128 * s + 32 * h), w1 = load(quads + 128 * s + 32 * h + 64);
-        const __m256i even0 = odd_stored(_mm256_slli_epi16(w0, 8)), odd0 = odd_stored(w0); /* no register for a mask */
-        const __m256i even1 = odd_stored(_mm256_slli_epi16(w1, 8)), odd1 = odd_stored(w1);
+        const __m256i even0 = even_words(w0), odd0 = odd_words(w0);
+        const __m256i even1 = even_words(w1), odd1 = odd_words(w1);
         for (int r = 0; r < rows; r++) {
             const __m256i even = _mm256_set1_epi32(x->even[r][s]), odd = _mm256_set1_epi32(x->odd[r][s]);
             acc[r][0] = _mm256_add_epi32(acc[r][0], dot(even0, odd0, even, odd));
@@ -173,27 +228,61 @@ INLINE void half_s8(const widened *x, int rows, size_t steps, const uint8_t *qua
             sums[r][h + 2 * v] = acc[r][v];
 }
 
-INLINE __m256i start_of(sppim_start start, size_t r, size_t quarter)
+/* The same for operands that are at most 128. */
+INLINE void half_bytes(const int8_t *x, size_t ld, int rows, size_t steps, const int8_t *quads, size_t h,
+                       __m256i sums[][QUARTERS])
 {
-    __m256i sum = start.column ? load(start.column + 8 * quarter) : _mm256_setzero_si256();
-    if (start.scale)
-        sum = _mm256_mullo_epi32(sum, _mm256_set1_epi32(start.scale[r]));
-    return start.shift ? _mm256_add_epi32(sum, _mm256_set1_epi32(start.shift[r])) : sum;
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256i acc[ROWS_S8][2];
+    for (int r = 0; r < rows; r++)
+        for (size_t v = 0; v < 2; v++)
+            acc[r][v] = sums[r][h + 2 * v];
+    for (size_t s = 0; s < steps; s++) {
+        const __m256i w0 = load(quads + 128 * s + 32 * h), w1 = load(quads + 128 * s + 32 * h + 64);
+        for (int r = 0; r < rows; r++) {
+            const __m256i operand = broadcast(x + (size_t)r * ld + 4 * s);
+            acc[r][0] = add_bytes(acc[r][0], operand, w0, one);
+            acc[r][1] = add_bytes(acc[r][1], operand, w1, one);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (size_t v = 0; v < 2; v++)
+            sums[r][h + 2 * v] = acc[r][v];
 }
 
-INLINE void tile_s8(const int8_t *x, size_t ld, int rows, size_t steps, const uint8_t *quads, __m256i sums[][QUARTERS])
+INLINE bool tile_is_wide(const int8_t *x, size_t ld, int rows, size_t steps, int flip)
+{
+    bool wide = flip != SPPIM_UNSIGNED;
+    for (int r = 0; !wide && r < rows; r++)
+        wide = any_above((const uint8_t *)x + (size_t)r * ld, 4 * steps, 128);
+    return wide;
+}
+
+INLINE __m256i start_of(sppim_start start, size_t r, size_t quarter)
+{
+    const __m256i sum = start.column ? load(start.column + 8 * quarter) : _mm256_setzero_si256();
+    return start.scale ? _mm256_mullo_epi32(sum, _mm256_set1_epi32(start.scale[r])) : sum;
+}
+
+INLINE void tile_s8(const int8_t *x, size_t ld, int rows, size_t steps, int flip, const int8_t *quads,
+                    __m256i sums[][QUARTERS])
 {
     widened operands;
     for (size_t s = 0, count; s < steps; s += count) {
         count = sppim_smaller(CHUNK, steps - s);
+        if (!tile_is_wide(x + 4 * s, ld, rows, count, flip)) {
+            for (size_t h = 0; h < 2; h++)
+                half_bytes(x + 4 * s, ld, rows, count, quads + 128 * s, h, sums);
+            continue;
+        }
         for (int r = 0; r < rows; r++)
-            widen_row(x + (size_t)r * ld + 4 * s, count, operands.even[r], operands.odd[r]);
+            widen_row(x + (size_t)r * ld + 4 * s, count, flip, operands.even[r], operands.odd[r]);
         for (size_t h = 0; h < 2; h++)
             half_s8(&operands, rows, count, quads + 128 * s, h, sums);
     }
 }
 
-FUNCTION static void product_s8_avx2(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads,
+FUNCTION static void product_s8_avx2(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads,
                                      sppim_start start, int32_t *out, size_t ld_out, int order)
 {
     for (size_t r0 = 0, count; r0 < rows; r0 += count) {
@@ -204,10 +293,10 @@ FUNCTION static void product_s8_avx2(const int8_t *x, size_t ld, size_t rows, si
             for (size_t q = 0; q < QUARTERS; q++)
                 sums[r][q] = start_of(start, r0 + r, q);
         switch (count) {
-        case 1: tile_s8(operands, ld, 1, steps, quads, sums); break;
-        case 2: tile_s8(operands, ld, 2, steps, quads, sums); break;
-        case 3: tile_s8(operands, ld, 3, steps, quads, sums); break;
-        default: tile_s8(operands, ld, ROWS_S8, steps, quads, sums);
+        case 1: tile_s8(operands, ld, 1, steps, flip, quads, sums); break;
+        case 2: tile_s8(operands, ld, 2, steps, flip, quads, sums); break;
+        case 3: tile_s8(operands, ld, 3, steps, flip, quads, sums); break;
+        default: tile_s8(operands, ld, ROWS_S8, steps, flip, quads, sums);
         }
         for (size_t r = 0; r < count; r++)
             for (size_t h = 0; h < 2; h++)
@@ -217,20 +306,15 @@ FUNCTION static void product_s8_avx2(const int8_t *x, size_t ld, size_t rows, si
 
 /* ---- products that skip zeros ------------------------------------------------------------------------------------ */
 
-/* Quads of 32 columns of four rows: vector q holds columns 16 i + 4 q + 0..3 in its 128-bit lane i. First q = 0, 1. */
-INLINE void interleave_first(const __m256i r[4], __m256i quads[2])
+/* Quads of 32 columns of four rows: vector q holds columns 16 i + 4 q + 0..3 in its 128-bit lane i. */
+INLINE void interleave(const __m256i r[4], __m256i quads[4])
 {
-    const __m256i r01 = _mm256_unpacklo_epi8(r[0], r[1]), r23 = _mm256_unpacklo_epi8(r[2], r[3]);
-    quads[0] = _mm256_unpacklo_epi16(r01, r23);
-    quads[1] = _mm256_unpackhi_epi16(r01, r23);
-}
-
-/* q = 2, 3 */
-INLINE void interleave_second(const __m256i r[4], __m256i quads[2])
-{
-    const __m256i r01 = _mm256_unpackhi_epi8(r[0], r[1]), r23 = _mm256_unpackhi_epi8(r[2], r[3]);
-    quads[0] = _mm256_unpacklo_epi16(r01, r23);
-    quads[1] = _mm256_unpackhi_epi16(r01, r23);
+    const __m256i low01 = _mm256_unpacklo_epi8(r[0], r[1]), high01 = _mm256_unpackhi_epi8(r[0], r[1]);
+    const __m256i low23 = _mm256_unpacklo_epi8(r[2], r[3]), high23 = _mm256_unpackhi_epi8(r[2], r[3]);
+    quads[0] = _mm256_unpacklo_epi16(low01, low23);
+    quads[1] = _mm256_unpackhi_epi16(low01, low23);
+    quads[2] = _mm256_unpacklo_epi16(high01, high23);
+    quads[3] = _mm256_unpackhi_epi16(high01, high23);
 }
 
 /* Interleaved quads of a panel, or their sums, to quarters. */
@@ -242,69 +326,169 @@ INLINE void to_quarters(const __m256i quads[4], __m256i quarter[QUARTERS])
     }
 }
 
-INLINE void add_panel(const __m256i acc[4], int32_t *sums)
+/* Quads of 32 columns of the rows of four non-zeros. */
+INLINE void gather_quads(const int8_t *rows, const uint16_t *index, __m256i quads[4])
 {
-    __m256i quarter[QUARTERS];
-    to_quarters(acc, quarter);
-    for (int q = 0; q < QUARTERS; q++)
-        add_to(sums + 8 * q, quarter[q]);
+    __m256i r[4];
+    for (size_t k = 0; k < 4; k++)
+        r[k] = load(rows + index[k] * SPPIM_GROUP);
+    interleave(r, quads);
 }
 
-/* Adds to the sums of quads from .. to - 1 of the 32 columns at `rows`. high null: one plane. All but x and rows is constant
- * wherever this is inlined. */
-INLINE void sparse_quads(sppim_nonzeros x, const uint8_t *rows, const int8_t *high, int from, int to, __m256i acc[2][4])
+/* Adds non-zeros from .. to - 1, each `one` times, to sums of quads. If some are above 128 (wide), top bits are multiplied apart. panels and wide are constants wherever this is inlined. */
+INLINE void add_nonzeros(const sppim_nonzeros *x, size_t from, size_t to, int one, const int8_t *rows, int panels, bool wide,
+                         __m256i acc[][4])
 {
-    __m256i sum[2][4];
-    for (int q = from; q < to; q++)
-        sum[0][q] = sum[1][q] = _mm256_setzero_si256();
-    for (size_t i = 0; i < x.count; i += 4) {
-        const __m256i operand = broadcast(x.value + i), operand_high = high ? broadcast(high + i) : operand;
-        __m256i r[4], quads[4];
-        for (size_t k = 0; k < 4; k++)
-            r[k] = load(rows + x.index[i + k] * SPPIM_GROUP);
-        if (from == 0)
-            interleave_first(r, quads);
-        if (to == 4)
-            interleave_second(r, quads + 2);
-        for (int q = from; q < to; q++) {
-            const __m256i even = even_stored(quads[q]), odd = odd_stored(quads[q]);
-            sum[0][q] = _mm256_add_epi32(sum[0][q], dot(even, odd, even_words(operand), odd_words(operand)));
-            if (high)
-                sum[1][q] =
-                    _mm256_add_epi32(sum[1][q], dot(even, odd, even_words(operand_high), odd_words(operand_high)));
+    const __m256i ones = _mm256_set1_epi16((short)one), bit = _mm256_set1_epi8(-128);
+    for (size_t i = from; i < to; i += 4) {
+        const __m256i value = broadcast(x->value + i);
+        const __m256i low = wide ? _mm256_andnot_si256(bit, value) : value, top = _mm256_and_si256(bit, value);
+        for (int p = 0; p < panels; p++) {
+            __m256i quads[4];
+            gather_quads(rows + (size_t)p * SPPIM_PANEL, x->index + i, quads);
+            for (int q = 0; q < 4; q++) {
+                acc[p][q] = add_bytes(acc[p][q], low, quads[q], ones);
+                if (wide)
+                    acc[p][q] = add_bytes(acc[p][q], top, quads[q], ones);
+            }
         }
     }
-    for (int q = from; q < to; q++)
-        for (int plane = 0; plane < 2; plane++)
-            acc[plane][q] = sum[plane][q];
 }
 
-INLINE void sparse_one_plane(sppim_nonzeros x, const uint8_t *rows, int32_t *sums)
+INLINE void sparse_s8(const sppim_nonzeros *x, const int8_t *rows, int panels, bool wide, __m256i sums[][4])
 {
     __m256i acc[2][4];
-    sparse_quads(x, rows, NULL, 0, 4, acc);
-    add_panel(acc[0], sums);
+    for (int p = 0; p < panels; p++)
+        for (int q = 0; q < 4; q++)
+            acc[p][q] = _mm256_setzero_si256();
+    add_nonzeros(x, 0, x->negatives, -1, rows, panels, wide, acc);
+    add_nonzeros(x, x->negatives, x->count, 1, rows, panels, wide, acc);
+    for (int p = 0; p < panels; p++)
+        for (int q = 0; q < 4; q++)
+            sums[p][q] = acc[p][q];
 }
 
-/* Registers do for two quads at a time. */
-INLINE void sparse_two_planes(sppim_nonzeros x, const uint8_t *rows, int32_t *sums, int32_t *sums_high)
+/* Registers do for a panel at a time, if nothing outside keeps any. */
+FUNCTION __attribute__((noinline)) static void sparse_wide_s8(const sppim_nonzeros *x, const int8_t *rows, __m256i sums[][4])
 {
-    __m256i acc[2][4];
-    sparse_quads(x, rows, x.high, 0, 2, acc);
-    sparse_quads(x, rows, x.high, 2, 4, acc);
-    add_panel(acc[0], sums);
-    add_panel(acc[1], sums_high);
+    sparse_s8(x, rows, 1, true, sums);
 }
 
-FUNCTION static void product_sparse_s8_avx2(sppim_nonzeros x, const uint8_t *rows, size_t group_stride, size_t groups,
-                                            int32_t *acc, int32_t *acc_high)
+INLINE void store_panel(const __m256i sums[4], sppim_start start, int32_t *out, int order)
 {
-    for (size_t p = 0; p < 2 * groups; p++) {
-        const uint8_t *columns = rows + p / 2 * group_stride + p % 2 * SPPIM_PANEL;
-        if (x.high)
-            sparse_two_planes(x, columns, acc + p * SPPIM_PANEL, acc_high + p * SPPIM_PANEL);
-        else
-            sparse_one_plane(x, columns, acc + p * SPPIM_PANEL);
+    __m256i quarter[QUARTERS];
+    to_quarters(sums, quarter);
+    for (size_t q = 0; q < QUARTERS; q++)
+        quarter[q] = _mm256_add_epi32(quarter[q], start_of(start, 0, q));
+    for (size_t h = 0; h < 2; h++)
+        store_half(quarter[h], quarter[h + 2], h, out, order);
+}
+
+FUNCTION static void product_sparse_s8_avx2(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups,
+                                            sppim_start start, int32_t *out, int order)
+{
+    const bool wide = any_above(x.value, x.count, 128);
+    for (size_t g = 0; g < groups; g++, rows += group_stride) {
+        __m256i sums[2][4];
+        if (!wide)
+            sparse_s8(&x, rows, 2, false, sums);
+        for (size_t p = 0; wide && p < 2; p++)
+            sparse_wide_s8(&x, rows + p * SPPIM_PANEL, sums + p);
+        for (size_t p = 2 * g; p < 2 * g + 2; p++) {
+            const int32_t *column = start.column ? start.column + p * SPPIM_PANEL : NULL;
+            store_panel(sums[p % 2], (sppim_start){column, start.scale}, out + p * SPPIM_PANEL, order);
+        }
+    }
+}
+
+typedef struct widened_list { /* words with their signs */
+    int32_t even[EXACT + 1], odd[EXACT + 1];
+} widened_list;
+
+/* Magnitudes as words with a sign, negative where that is all ones; what no longer has its sign is wrong. */
+INLINE __m256i with_sign(__m256i magnitude, __m256i negative, __m256i *wrong)
+{
+    const __m256i v = _mm256_sub_epi16(_mm256_xor_si256(magnitude, negative), negative);
+    const __m256i turned = _mm256_cmpgt_epi16(_mm256_setzero_si256(), _mm256_xor_si256(v, negative));
+    const __m256i zero = _mm256_cmpeq_epi16(v, _mm256_setzero_si256());
+    *wrong = _mm256_or_si256(*wrong, _mm256_andnot_si256(zero, turned));
+    return v;
+}
+
+/* Steps of a list, the first of them negative; whether they fit words. */
+INLINE bool widen_list(const uint8_t *low, const uint8_t *high, size_t steps, size_t negatives, widened_list *to)
+{
+    __m256i wrong = _mm256_setzero_si256();
+    for (size_t s = 0; s < steps; s += 8) {
+        __m256i lows = _mm256_setzero_si256(), highs = lows;
+        memcpy(&lows, low + 4 * s, 4 * sppim_smaller(8, steps - s));
+        memcpy(&highs, high + 4 * s, 4 * sppim_smaller(8, steps - s));
+        const __m256i place = _mm256_add_epi32(_mm256_set1_epi32((int)s), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        const __m256i negative = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)negatives), place);
+        const __m256i even = _mm256_or_si256(even_unsigned(lows), _mm256_slli_epi16(highs, 8));
+        const __m256i odd = _mm256_blendv_epi8(odd_unsigned(lows), highs, _mm256_set1_epi16(-256));
+        store(to->even + s, with_sign(even, negative, &wrong));
+        store(to->odd + s, with_sign(odd, negative, &wrong));
+    }
+    return _mm256_testz_si256(wrong, wrong);
+}
+
+/* Adds the products of a panel. */
+INLINE void sparse_s16s8(const widened_list *x, const uint16_t *index, size_t steps, const int8_t *rows, int64_t *out)
+{
+    __m256i acc[4];
+    for (int q = 0; q < 4; q++)
+        acc[q] = _mm256_setzero_si256();
+    for (size_t s = 0; s < steps; s++) {
+        const __m256i even = _mm256_set1_epi32(x->even[s]), odd = _mm256_set1_epi32(x->odd[s]);
+        __m256i quads[4];
+        gather_quads(rows, index + 4 * s, quads);
+        for (int q = 0; q < 4; q++)
+            acc[q] = _mm256_add_epi32(acc[q], dot(even_words(quads[q]), odd_words(quads[q]), even, odd));
+    }
+    for (size_t v = 0; v < 2; v++) {
+        int64_t *to = out + 8 * v;
+        store_wide(low_lanes(acc[2 * v], acc[2 * v + 1]), _mm_setzero_si128(), to, to);
+        store_wide(high_lanes(acc[2 * v], acc[2 * v + 1]), _mm_setzero_si128(), to + 16, to + 16);
+    }
+}
+
+FUNCTION static void product_sparse_s16s8_avx2(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups,
+                                               int64_t *out)
+{
+    widened_list operands;
+    memset(out, 0, groups * SPPIM_GROUP * sizeof *out);
+    for (size_t i = 0, steps; i < x.count; i += 4 * steps) {
+        steps = sppim_smaller(EXACT, (x.count - i) / 4);
+        const size_t negatives = x.negatives > i ? (x.negatives - i) / 4 : 0;
+        if (!widen_list(x.value + i, x.high + i, steps, negatives, &operands)) { /* no words had such bytes */
+            below.product_sparse_s16s8(x, rows, group_stride, groups, out);
+            return;
+        }
+        for (size_t p = 0; p < 2 * groups; p++)
+            sparse_s16s8(&operands, x.index + i, steps, rows + p / 2 * group_stride + p % 2 * SPPIM_PANEL,
+                         out + p * SPPIM_PANEL);
+    }
+}
+
+FUNCTION static void product_sparse_s16_avx2(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
+                                             int64_t *out)
+{
+    for (size_t g = 0; g < groups; g++, words += group_stride, out += SPPIM_GROUP) {
+        __m256i acc[4][2];
+        for (int v = 0; v < 4; v++)
+            acc[v][0] = acc[v][1] = _mm256_setzero_si256();
+        for (size_t i = 0; i < x.count; i += 2) {
+            const int16_t *row0 = words + x.index[i] * SPPIM_GROUP, *row1 = words + x.index[i + 1] * SPPIM_GROUP;
+            const __m256i operand = broadcast(x.value16 + i);
+            for (int v = 0; v < 4; v++) {
+                const __m256i w0 = load(row0 + 16 * v), w1 = load(row1 + 16 * v);
+                acc[v][0] = _mm256_add_epi32(acc[v][0], _mm256_madd_epi16(_mm256_unpacklo_epi16(w0, w1), operand));
+                acc[v][1] = _mm256_add_epi32(acc[v][1], _mm256_madd_epi16(_mm256_unpackhi_epi16(w0, w1), operand));
+            }
+        }
+        for (size_t v = 0; v < 4; v++)
+            store_wide_half(acc[v][0], acc[v][1], _mm_setzero_si128(), out + 16 * v, out + 16 * v);
     }
 }
 
@@ -316,21 +500,6 @@ INLINE __m256i in_pair(int16_t value, uint16_t index)
 }
 
 INLINE const int16_t *pair_of(const int16_t *pairs, uint16_t index) { return pairs + index / 2 * 2 * SPPIM_PANEL; }
-
-FUNCTION static void product_sparse_s16_avx2(sppim_nonzeros x, const int16_t *pairs, int32_t *sums)
-{
-    __m256i acc[QUARTERS];
-    for (int q = 0; q < QUARTERS; q++)
-        acc[q] = load(sums + 8 * q);
-    for (size_t i = 0; i < x.count; i++) {
-        const __m256i operand = in_pair(x.value16[i], x.index[i]);
-        const int16_t *p = pair_of(pairs, x.index[i]);
-        for (int q = 0; q < QUARTERS; q++)
-            acc[q] = _mm256_add_epi32(acc[q], _mm256_madd_epi16(load(p + 16 * q), operand));
-    }
-    for (int q = 0; q < QUARTERS; q++)
-        store(sums + 8 * q, acc[q]);
-}
 
 /* bits <= 31: neither a sum nor a product of words leaves s32. */
 FUNCTION static uint64_t product_finite_s16_avx2(sppim_nonzeros x, const int16_t *pairs, sppim_accumulator accumulator,
@@ -391,11 +560,12 @@ FUNCTION static size_t requantize_relu_s32_avx2(const int32_t *acc, int shift, i
     return saturated;
 }
 
-FUNCTION static void widen_s32_avx2(const int32_t *sum, size_t count, int64_t *acc)
+FUNCTION static void join_s32_avx2(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
 {
     for (size_t i = 0; i < count; i += 4) {
-        const __m256i wide = _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(sum + i)));
-        store(acc + i, _mm256_add_epi64(load(acc + i), wide));
+        const __m256i lows = _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(low + i)));
+        const __m256i highs = _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(high + i)));
+        store(out + i, _mm256_add_epi64(lows, _mm256_slli_epi64(highs, 8)));
     }
 }
 
@@ -420,24 +590,43 @@ FUNCTION static size_t gate_s32_avx2(const int32_t *acc, const int8_t *y, int sh
 
 /* ---- facts about inputs, and their other orders ------------------------------------------------------------------ */
 
-FUNCTION static size_t census_s8_avx2(const int8_t *x, size_t count, int32_t *sum)
+FUNCTION static size_t census_s8_avx2(const int8_t *x, size_t count, uint8_t *bits)
 {
-    const __m256i zero = _mm256_setzero_si256(), offset = _mm256_set1_epi8((char)SPPIM_OFFSET);
-    __m256i sums = zero; /* of bytes with the offset */
-    size_t found = 0, i = 0;
-    int64_t part[4];
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i all = zero;
+    size_t zeros = 0, i = 0;
+    uint64_t part[4];
+    for (; i + 64 <= count; i += 64) {
+        const __m256i a = load(x + i), b = load(x + i + 32);
+        zeros += count_bits((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, zero)));
+        zeros += count_bits((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, zero)));
+        all = _mm256_or_si256(all, _mm256_or_si256(a, b));
+    }
+    store(part, all);
+    part[0] |= part[1] | part[2] | part[3];
+    for (int b = 0; b < 64; b += 8)
+        *bits |= (uint8_t)(part[0] >> b);
+    return i - zeros + below.census_s8(x + i, count - i, bits);
+}
+
+FUNCTION static size_t census_s16_avx2(const int16_t *x, size_t count, int16_t *low, int16_t *high)
+{
+    __m256i least = _mm256_set1_epi16(*low), most = _mm256_set1_epi16(*high);
+    const __m256i zero = _mm256_setzero_si256();
+    size_t zeros = 0, i = 0;
+    int16_t part[16], other = 0;
     for (; i + 32 <= count; i += 32) {
-        const __m256i v = load(x + i);
-        found += 32 - count_bits((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, zero)));
-        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(_mm256_xor_si256(v, offset), zero));
+        const __m256i a = load(x + i), b = load(x + i + 16);
+        const __m256i mask = _mm256_packs_epi16(_mm256_cmpeq_epi16(a, zero), _mm256_cmpeq_epi16(b, zero));
+        zeros += count_bits((unsigned)_mm256_movemask_epi8(mask));
+        least = _mm256_min_epi16(least, _mm256_min_epi16(a, b));
+        most = _mm256_max_epi16(most, _mm256_max_epi16(a, b));
     }
-    store(part, sums);
-    *sum = (int32_t)(part[0] + part[1] + part[2] + part[3] - (int64_t)i * SPPIM_OFFSET);
-    for (; i < count; i++) {
-        found += x[i] != 0;
-        *sum += x[i];
-    }
-    return found;
+    store(part, least);
+    below.census_s16(part, 16, low, &other);
+    store(part, most);
+    below.census_s16(part, 16, &other, high);
+    return i - zeros + below.census_s16(x + i, count - i, low, high);
 }
 
 INLINE void add_widened(__m256i words, int32_t *to)
@@ -503,21 +692,19 @@ FUNCTION static void transpose_s8_avx2(const int8_t *x, const uint16_t *row, siz
             transpose_16(x + c, row, i, rows, ld, out + c * ld_out + i, ld_out);
 }
 
-FUNCTION static void pack_s8_avx2(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, uint8_t *quads,
-                                  size_t quad_stride, uint8_t *out_rows)
+FUNCTION static void pack_s8_avx2(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, int8_t *quads,
+                                  size_t quad_stride, int8_t *out_rows)
 {
-    const __m256i offset = _mm256_set1_epi8((char)SPPIM_OFFSET);
     for (size_t i = 0; i < rows; i += SPPIM_DEPTH)
         for (size_t p = 0; p < 2; p++) {
             __m256i r[4], interleaved[4], quarter[QUARTERS];
-            for (size_t k = 0; k < 4; k++) {
-                r[k] = _mm256_xor_si256(row_or_zeros(x + p * SPPIM_PANEL, row, i + k, rows, ld), offset);
+            for (size_t k = 0; k < 4; k++)
+                r[k] = row_or_zeros(x + p * SPPIM_PANEL, row, i + k, rows, ld);
+            for (size_t k = 0; out_rows && k < 4; k++)
                 store(out_rows + (i + k) * SPPIM_GROUP + p * SPPIM_PANEL, r[k]);
-            }
-            interleave_first(r, interleaved);
-            interleave_second(r, interleaved + 2);
+            interleave(r, interleaved);
             to_quarters(interleaved, quarter);
-            for (size_t q = 0; q < QUARTERS; q++)
+            for (size_t q = 0; quads && q < QUARTERS; q++)
                 store(quads + p * quad_stride + i * SPPIM_PANEL + 32 * q, quarter[q]);
         }
 }
@@ -589,21 +776,29 @@ INLINE __m256i product_weights(__m256i w, const constants *c)
 INLINE unsigned word_mask(__m256i a, __m256i b) { return (unsigned)_mm256_movemask_epi8(_mm256_packs_epi16(a, b)); }
 
 /* Product weights of four rows of a quarter as bytes: pairs v01 of rows 0, 1 and v23 of rows 2, 3. */
-INLINE void store_quads(__m256i v01, __m256i v23, uint8_t *to)
+INLINE void store_quads(__m256i v01, __m256i v23, int8_t *to)
 {
     const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
-    const __m256i bytes = _mm256_shuffle_epi8(_mm256_packs_epi16(v01, v23), order);
-    store(to, _mm256_xor_si256(bytes, _mm256_set1_epi8((char)SPPIM_OFFSET)));
+    store(to, _mm256_shuffle_epi8(_mm256_packs_epi16(v01, v23), order));
 }
 
 /* Half of two rows, 16 columns each. */
-INLINE void store_two_rows(const __m256i v[2], uint8_t *to)
+INLINE void store_two_rows(const __m256i v[2], int8_t *to)
 {
     const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
     const __m256i mixed = _mm256_shuffle_epi8(_mm256_packs_epi16(v[0], v[1]), order);
-    const __m256i rows = _mm256_xor_si256(_mm256_permute4x64_epi64(mixed, 0xD8), _mm256_set1_epi8((char)SPPIM_OFFSET));
+    const __m256i rows = _mm256_permute4x64_epi64(mixed, 0xD8);
     _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(rows));
     _mm_storeu_si128((__m128i *)(to + SPPIM_GROUP), _mm256_extracti128_si256(rows, 1));
+}
+
+/* The same as words. */
+INLINE void store_two_rows_of_words(const __m256i v[2], int16_t *to)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i a = _mm256_blend_epi16(v[0], zero, 0xAA), b = _mm256_blend_epi16(v[1], zero, 0xAA);
+    store(to, _mm256_packus_epi32(a, b));
+    store(to + SPPIM_GROUP, _mm256_packus_epi32(_mm256_srli_epi32(v[0], 16), _mm256_srli_epi32(v[1], 16)));
 }
 
 /* Number of zeros of the first row in the low byte, of the second in the next. */
@@ -614,18 +809,33 @@ INLINE uint32_t count_zeros(const __m256i v[2])
     return (uint32_t)(count_bits(mask & 0x55555555u) | count_bits(mask & 0xAAAAAAAAu) << 8);
 }
 
+typedef struct gradients { /* of the weights of a panel: sums of a batch, or, those null, row by error */
+    const int32_t *sums;
+    size_t ld;
+    const int16_t *row, *error;
+} gradients;
+
+/* |row error| <= 255 * 127: always narrow. */
+INLINE __m256i gradient_of(const gradients *g, size_t row, size_t quarter)
+{
+    if (g->sums)
+        return load(g->sums + row * g->ld + 8 * quarter);
+    const __m256i error = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(g->error + 8 * quarter)));
+    return _mm256_madd_epi16(error, _mm256_set1_epi32((uint16_t)g->row[row])); /* only the lower words meet */
+}
+
 /* Half h of rows row and row + 1 of the panel: new weights, and their product weights into v. Adds the zeros of the rows, a
  * byte for each; returns the number of weights that were not clipped. */
-INLINE size_t update_pair(const sppim_update *u, const int32_t *gradient, size_t ld, size_t row, size_t h, uint32_t index,
+INLINE size_t update_pair(const sppim_update *u, const gradients *g, size_t row, size_t h, uint32_t index,
                           const sppim_update_rows *panel, const constants *c, __m256i v[2], uint32_t *zeros)
 {
     const size_t at = row * SPPIM_PANEL + 16 * h;
     __m256i random[2], same[2];
     draw_pairs(u, index + (uint32_t)(row * u->columns + 16 * h), random);
     for (size_t i = 0; i < 2; i++) {
-        const int32_t *g = gradient + row * ld + 8 * h + 16 * i;
+        const __m256i first = gradient_of(g, row, h + 2 * i), second = gradient_of(g, row + 1, h + 2 * i);
         __m256i exact;
-        const __m256i next = new_weights(load(panel->w + at + 32 * i), load(g), load(g + ld), random[i], c, &exact);
+        const __m256i next = new_weights(load(panel->w + at + 32 * i), first, second, random[i], c, &exact);
         store(panel->w_next + at + 32 * i, next);
         same[i] = _mm256_cmpeq_epi16(next, exact);
         v[i] = product_weights(next, c);
@@ -634,20 +844,22 @@ INLINE size_t update_pair(const sppim_update *u, const int32_t *gradient, size_t
     }
     if (panel->rows)
         store_two_rows(v, panel->rows + row * SPPIM_GROUP + 16 * h);
+    if (panel->words)
+        store_two_rows_of_words(v, panel->words + row * SPPIM_GROUP + 16 * h);
     *zeros += count_zeros(v) << 8 * (row % 4);
     return count_bits(word_mask(same[0], same[1]));
 }
 
 /* Four rows from row r of the panel on, half by half; returns the number of clipped weights. */
-INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
+INLINE size_t update_four(const sppim_update *u, const gradients *g, size_t r, uint32_t index,
                           const sppim_update_rows *panel, const constants *c)
 {
     size_t same = 0;
     uint32_t zeros = 0; /* a byte for each row */
     for (size_t h = 0; h < 2; h++) {
         __m256i v01[2], v23[2];
-        same += update_pair(u, gradient, ld, r, h, index, panel, c, v01, &zeros);
-        same += update_pair(u, gradient, ld, r + 2, h, index, panel, c, v23, &zeros);
+        same += update_pair(u, g, r, h, index, panel, c, v01, &zeros);
+        same += update_pair(u, g, r + 2, h, index, panel, c, v23, &zeros);
         for (size_t i = 0; panel->quads && i < 2; i++)
             store_quads(v01[i], v23[i], panel->quads + r * SPPIM_PANEL + 32 * h + 64 * i);
     }
@@ -685,6 +897,7 @@ static sppim_update_rows further(sppim_update_rows panel, size_t row)
     panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
     panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
     panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
+    panel.words = panel.words ? panel.words + row * SPPIM_GROUP : NULL;
     return panel;
 }
 
@@ -694,13 +907,31 @@ FUNCTION static size_t update_s16_avx2(const sppim_update *u, const int32_t *gra
     if (u->round != SPPIM_SR || u->shift > 16)
         return below.update_s16(u, gradient, ld, rows, index, panel);
     const constants c = update_constants(u);
+    const gradients g = {.sums = gradient, .ld = ld};
     size_t clipped = 0;
     for (size_t r = 0; r < rows; r += 4)
         if (u->narrow || four_are_narrow(gradient + r * ld, ld, u->shift))
-            clipped += update_four(u, gradient, ld, r, index, &panel, &c);
+            clipped += update_four(u, &g, r, index, &panel, &c);
         else
             clipped += below.update_s16(u, gradient + r * ld, ld, 4, index + (uint32_t)(r * u->columns),
                                         further(panel, r));
+    return clipped;
+}
+
+FUNCTION static size_t update_outer_s16_avx2(const sppim_update *u, const int16_t *row, const int16_t *error, size_t rows,
+                                             uint32_t index, sppim_update_rows panel)
+{
+    if (u->round != SPPIM_SR || u->shift > 16)
+        return below.update_outer_s16(u, row, error, rows, index, panel);
+    const constants c = update_constants(u);
+    const gradients g = {.row = row, .error = error};
+    size_t clipped = 0;
+    for (size_t r = 0; r < rows; r += 4) {
+        uint64_t four;
+        memcpy(&four, row + r, sizeof four);
+        if (four || !u->settled)
+            clipped += update_four(u, &g, r, index, &panel, &c);
+    }
     return clipped;
 }
 
@@ -708,18 +939,21 @@ void sppim_kernels_install_avx2(sppim_kernels *table)
 {
     below = *table;
     table->census_s8 = census_s8_avx2;
+    table->census_s16 = census_s16_avx2;
     table->tally_s8 = tally_s8_avx2;
     table->transpose_s8 = transpose_s8_avx2;
     table->pack_s8 = pack_s8_avx2;
     table->product_s8 = product_s8_avx2;
     table->product_s16 = product_s16_avx2;
     table->product_sparse_s8 = product_sparse_s8_avx2;
+    table->product_sparse_s16s8 = product_sparse_s16s8_avx2;
     table->product_sparse_s16 = product_sparse_s16_avx2;
     table->product_finite_s16 = product_finite_s16_avx2;
     table->requantize_relu_s32 = requantize_relu_s32_avx2;
-    table->widen_s32 = widen_s32_avx2;
+    table->join_s32 = join_s32_avx2;
     table->gate_s32 = gate_s32_avx2;
     table->update_s16 = update_s16_avx2;
+    table->update_outer_s16 = update_outer_s16_avx2;
 }
 
 #endif

@@ -11,16 +11,16 @@
 #define LEVEL(name) name##_avx512
 
 /* Bytes to words in two halves: even and odd places of each quad. */
-#define DOT8(acc, w, x) ((acc) = dot8(acc, w, x))
+#define DOT8(acc, u, s) ((acc) = dot8(acc, u, s))
 #define DOT16(acc, w, x) ((acc) = _mm512_add_epi32(acc, _mm512_madd_epi16(w, x)))
 
 #include <immintrin.h>
 
-INLINE __m512i dot8(__m512i acc, __m512i w, __m512i x)
+INLINE __m512i dot8(__m512i acc, __m512i u, __m512i s)
 {
-    const __m512i even = _mm512_madd_epi16(_mm512_and_si512(w, _mm512_set1_epi16(255)),
-                                           _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8));
-    const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(x, 8));
+    const __m512i even = _mm512_madd_epi16(_mm512_and_si512(u, _mm512_set1_epi16(255)),
+                                           _mm512_srai_epi16(_mm512_slli_epi16(s, 8), 8));
+    const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(u, 8), _mm512_srai_epi16(s, 8));
     return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
 }
 

@@ -1,7 +1,7 @@
 /* The kernels of both AVX-512 levels. The including file has defined, for its level,
  *   FUNCTION, INLINE  function attributes with the target
  *   LEVEL(name)       the name of a kernel
- *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane
+ *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane; arguments (acc, u8, s8), (acc, s16, s16)
  *   BYTE_TILE_ROWS    rows of a tile of 8-bit products whose sums stay in registers, at most TILE_ROWS */
 #include <immintrin.h>
 
@@ -40,25 +40,27 @@ INLINE void clear_sums(int rows, __m512i acc[][2])
 
 /* What happens to the sums of a tile. Each case has a loop of its own: a branch inside the loop would drive the sums out of their
  * registers. */
-INLINE void store_tile(__m512i acc[][2], int rows, sppim_start start, size_t r0, int32_t *out, size_t ld_out, int order)
+INLINE void begin_tile(__m512i acc[][2], int rows, sppim_start start, size_t r0)
 {
-    static const int32_t none[TILE_ROWS];
-    const __m512i c0 = start.column ? _mm512_loadu_si512(start.column) : _mm512_setzero_si512();
-    const __m512i c1 = start.column ? _mm512_loadu_si512(start.column + 16) : _mm512_setzero_si512();
-    const int32_t *shift = start.shift ? start.shift + r0 : none;
+    if (!start.column)
+        return;
+    const __m512i c0 = _mm512_loadu_si512(start.column), c1 = _mm512_loadu_si512(start.column + 16);
     if (start.scale) {
         for (int r = 0; r < rows; r++) {
-            const __m512i scale = _mm512_set1_epi32(start.scale[r0 + (size_t)r]), all = _mm512_set1_epi32(shift[r]);
-            acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(_mm512_mullo_epi32(c0, scale), all));
-            acc[r][1] = _mm512_add_epi32(acc[r][1], _mm512_add_epi32(_mm512_mullo_epi32(c1, scale), all));
+            const __m512i scale = _mm512_set1_epi32(start.scale[r0 + (size_t)r]);
+            acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_mullo_epi32(c0, scale));
+            acc[r][1] = _mm512_add_epi32(acc[r][1], _mm512_mullo_epi32(c1, scale));
         }
     } else {
         for (int r = 0; r < rows; r++) {
-            const __m512i all = _mm512_set1_epi32(shift[r]);
-            acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_add_epi32(c0, all));
-            acc[r][1] = _mm512_add_epi32(acc[r][1], _mm512_add_epi32(c1, all));
+            acc[r][0] = _mm512_add_epi32(acc[r][0], c0);
+            acc[r][1] = _mm512_add_epi32(acc[r][1], c1);
         }
     }
+}
+
+INLINE void store_tile(__m512i acc[][2], int rows, int32_t *out, size_t ld_out, int order)
+{
     if (order == SPPIM_LANES) {
         for (int r = 0; r < rows; r++) {
             _mm512_storeu_si512(out + (size_t)r * ld_out, acc[r][0]);
@@ -72,15 +74,21 @@ INLINE void store_tile(__m512i acc[][2], int rows, sppim_start start, size_t r0,
     }
 }
 
-/* rows is a constant wherever this is inlined, so that acc lives in registers. */
-INLINE void tile_s8(const int8_t *x, size_t ld, int rows, size_t steps, const uint8_t *quads, __m512i acc[][2])
+/* x as unsigned bytes. flip is a constant wherever this is inlined. */
+INLINE __m512i unsigned_operand(__m512i x, int flip)
+{
+    return flip ? _mm512_xor_si512(x, _mm512_set1_epi8((char)flip)) : x;
+}
+
+/* rows and flip are constants wherever this is inlined, so that acc lives in registers. */
+INLINE void tile_s8(const int8_t *x, size_t ld, int rows, size_t steps, int flip, const int8_t *quads, __m512i acc[][2])
 {
     for (size_t s = 0; s < steps; s++) {
         const __m512i w0 = _mm512_loadu_si512(quads + 128 * s), w1 = _mm512_loadu_si512(quads + 128 * s + 64);
         for (int r = 0; r < rows; r++) {
-            const __m512i operand = broadcast(x + (size_t)r * ld + 4 * s);
-            DOT8(acc[r][0], w0, operand);
-            DOT8(acc[r][1], w1, operand);
+            const __m512i operand = unsigned_operand(broadcast(x + (size_t)r * ld + 4 * s), flip);
+            DOT8(acc[r][0], operand, w0);
+            DOT8(acc[r][1], operand, w1);
         }
     }
 }
@@ -98,7 +106,7 @@ INLINE void tile_s16(const int16_t *x, size_t ld, int rows, size_t steps, const 
 }
 
 /* One row leaves no other independent sums than those of different steps: four sets of them hide the latency. */
-INLINE void row_s8(const int8_t *x, size_t steps, const uint8_t *quads, __m512i acc[][2])
+INLINE void row_s8(const int8_t *x, size_t steps, int flip, const int8_t *quads, __m512i acc[][2])
 {
     __m512i part[4][2];
     for (int i = 0; i < 4; i++)
@@ -106,8 +114,8 @@ INLINE void row_s8(const int8_t *x, size_t steps, const uint8_t *quads, __m512i 
     size_t s = 0;
     for (; s + 4 <= steps; s += 4)
         for (size_t i = 0; i < 4; i++)
-            tile_s8(x + 4 * (s + i), 0, 1, 1, quads + 128 * (s + i), part + i);
-    tile_s8(x + 4 * s, 0, 1, steps - s, quads + 128 * s, part);
+            tile_s8(x + 4 * (s + i), 0, 1, 1, flip, quads + 128 * (s + i), part + i);
+    tile_s8(x + 4 * s, 0, 1, steps - s, flip, quads + 128 * s, part);
     for (int v = 0; v < 2; v++)
         acc[0][v] = _mm512_add_epi32(_mm512_add_epi32(acc[0][v], part[0][v]),
                                      _mm512_add_epi32(_mm512_add_epi32(part[1][v], part[2][v]), part[3][v]));
@@ -139,34 +147,54 @@ INLINE size_t next_tile(size_t rows, size_t most) { return sppim_ceil_div(rows, 
 #define EACH_BYTE_TILE EACH_SMALL_TILE
 #endif
 
-INLINE void block_s8(const int8_t *x, size_t ld, int rows, size_t steps, const uint8_t *quads, sppim_start start, size_t r0,
-                     int32_t *out, size_t ld_out, int order)
+INLINE void block_s8(const int8_t *x, size_t ld, int rows, size_t steps, int flip, const int8_t *quads, sppim_start start,
+                     size_t r0, int32_t *out, size_t ld_out, int order)
 {
     __m512i acc[TILE_ROWS][2];
     clear_sums(rows, acc);
     if (rows == 1)
-        row_s8(x, steps, quads, acc);
+        row_s8(x, steps, flip, quads, acc);
     else
-        tile_s8(x, ld, rows, steps, quads, acc);
-    store_tile(acc, rows, start, r0, out, ld_out, order);
+        tile_s8(x, ld, rows, steps, flip, quads, acc);
+    begin_tile(acc, rows, start, r0);
+    store_tile(acc, rows, out, ld_out, order);
 }
 
-FUNCTION static void LEVEL(product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, const uint8_t *quads,
-                                       sppim_start start, int32_t *out, size_t ld_out, int order)
+INLINE void blocks_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads, sppim_start start,
+                      int32_t *out, size_t ld_out, int order)
 {
     for (size_t r = 0, count; r < rows; r += count) {
         count = next_tile(rows - r, BYTE_TILE_ROWS);
         switch (count) {
-#define TILE(n) case n: block_s8(x + r * ld, ld, n, steps, quads, start, r, out + r * ld_out, ld_out, order); break;
+#define TILE(n) \
+    case n: block_s8(x + r * ld, ld, n, steps, flip, quads, start, r, out + r * ld_out, ld_out, order); break;
             EACH_BYTE_TILE(TILE)
 #undef TILE
-        default: block_s8(x + r * ld, ld, 1, steps, quads, start, r, out + r * ld_out, ld_out, order);
+        default: block_s8(x + r * ld, ld, 1, steps, flip, quads, start, r, out + r * ld_out, ld_out, order);
         }
     }
 }
 
-INLINE void block_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int32_t *out, size_t ld_out,
-                      int order)
+FUNCTION static void LEVEL(product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads,
+                                       sppim_start start, int32_t *out, size_t ld_out, int order)
+{
+    if (flip == SPPIM_SIGNED)
+        blocks_s8(x, ld, rows, steps, SPPIM_SIGNED, quads, start, out, ld_out, order);
+    else
+        blocks_s8(x, ld, rows, steps, SPPIM_UNSIGNED, quads, start, out, ld_out, order);
+}
+
+/* start + 2^shift sums of 16 columns. */
+INLINE void store_wide(__m512i sums, __m128i shift, const int64_t *start, int64_t *out)
+{
+    const __m512i low = _mm512_sll_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums)), shift);
+    const __m512i high = _mm512_sll_epi64(_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(sums, 1)), shift);
+    _mm512_storeu_si512(out, _mm512_add_epi64(_mm512_loadu_si512(start), low));
+    _mm512_storeu_si512(out + 8, _mm512_add_epi64(_mm512_loadu_si512(start + 8), high));
+}
+
+INLINE void block_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int shift,
+                      const int64_t *start, int64_t *out, size_t ld_out)
 {
     __m512i acc[TILE_ROWS][2];
     clear_sums(rows, acc);
@@ -174,19 +202,26 @@ INLINE void block_s16(const int16_t *x, size_t ld, int rows, size_t steps, const
         row_s16(x, steps, pairs, acc);
     else
         tile_s16(x, ld, rows, steps, pairs, acc);
-    store_tile(acc, rows, (sppim_start){0}, 0, out, ld_out, order);
+    int32_t sums[TILE_ROWS * SPPIM_PANEL]; /* a loop over registers as long as the next one would not be unrolled */
+    store_tile(acc, rows, sums, SPPIM_PANEL, SPPIM_COLUMNS);
+    const __m128i up = _mm_cvtsi32_si128(shift);
+    for (size_t r = 0; r < (size_t)rows; r++) {
+        const int64_t *from = start ? start : out + r * ld_out;
+        for (size_t c = 0; c < SPPIM_PANEL; c += 16)
+            store_wide(_mm512_loadu_si512(sums + r * SPPIM_PANEL + c), up, from + c, out + r * ld_out + c);
+    }
 }
 
 FUNCTION static void LEVEL(product_s16)(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs,
-                                        int32_t *out, size_t ld_out, int order)
+                                        int shift, const int64_t *start, int64_t *out, size_t ld_out)
 {
     for (size_t r = 0, count; r < rows; r += count) {
         count = next_tile(rows - r, TILE_ROWS);
         switch (count) {
-#define TILE(n) case n: block_s16(x + r * ld, ld, n, steps, pairs, out + r * ld_out, ld_out, order); break;
+#define TILE(n) case n: block_s16(x + r * ld, ld, n, steps, pairs, shift, start, out + r * ld_out, ld_out); break;
             EACH_TILE(TILE)
 #undef TILE
-        default: block_s16(x + r * ld, ld, 1, steps, pairs, out + r * ld_out, ld_out, order);
+        default: block_s16(x + r * ld, ld, 1, steps, pairs, shift, start, out + r * ld_out, ld_out);
         }
     }
 }
@@ -204,89 +239,197 @@ INLINE void interleave(__m512i r0, __m512i r1, __m512i r2, __m512i r3, __m512i *
     quads[3] = _mm512_unpackhi_epi16(high01, high23);
 }
 
-INLINE void add_to(int32_t *sums, __m512i x)
+/* Sums of interleaved quads of a group to its two panels, by lane. */
+INLINE void group_lanes(__m512i acc[4])
 {
-    _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), x));
+    const __m512i p0 = first_half(acc[0], acc[2]), p1 = first_half(acc[1], acc[3]);
+    const __m512i p2 = second_half(acc[0], acc[2]), p3 = second_half(acc[1], acc[3]);
+    acc[0] = p0, acc[1] = p1, acc[2] = p2, acc[3] = p3;
 }
 
-/* Sums of interleaved quads of a group to its two panels, by lane. */
-INLINE void add_group(const __m512i *acc, int32_t *sums)
+/* Two panels by lane to 64 columns. */
+INLINE void group_columns(__m512i acc[4])
 {
-    for (int v = 0; v < 2; v++) {
-        add_to(sums + 16 * v, first_half(acc[v], acc[v + 2]));
-        add_to(sums + 32 + 16 * v, second_half(acc[v], acc[v + 2]));
+    for (int p = 0; p < 4; p += 2) {
+        const __m512i low = first_half(acc[p], acc[p + 1]), high = second_half(acc[p], acc[p + 1]);
+        acc[p] = low, acc[p + 1] = high;
     }
 }
 
-/* groups and planes are constants wherever this is inlined. */
-INLINE void sparse_s8(sppim_nonzeros x, const uint8_t *rows, size_t stride, int groups, int planes, int32_t *sums,
-                      int32_t *sums_high)
+/* Four rows of a group, those of the non-zeros from i on, as quads. */
+INLINE void gather_quads(sppim_nonzeros x, size_t i, const int8_t *rows, __m512i quads[4])
 {
-    __m512i acc[16], high[4], quads[4];
-    for (int i = 0; i < 4 * groups; i++)
-        acc[i] = _mm512_setzero_si512();
-    for (int i = 0; i < 4; i++)
-        high[i] = _mm512_setzero_si512();
-    for (size_t i = 0; i < x.count; i += 4) {
-        const uint8_t *r0 = rows + x.index[i] * SPPIM_GROUP, *r1 = rows + x.index[i + 1] * SPPIM_GROUP;
-        const uint8_t *r2 = rows + x.index[i + 2] * SPPIM_GROUP, *r3 = rows + x.index[i + 3] * SPPIM_GROUP;
+    interleave(_mm512_loadu_si512(rows + x.index[i] * SPPIM_GROUP), _mm512_loadu_si512(rows + x.index[i + 1] * SPPIM_GROUP),
+               _mm512_loadu_si512(rows + x.index[i + 2] * SPPIM_GROUP),
+               _mm512_loadu_si512(rows + x.index[i + 3] * SPPIM_GROUP), quads);
+}
+
+/* groups is a constant wherever this and the following are inlined. */
+INLINE void add_quads(sppim_nonzeros x, size_t first, size_t last, const int8_t *rows, size_t stride, int groups,
+                      __m512i acc[16])
+{
+    __m512i quads[4];
+    for (size_t i = first; i < last; i += 4) {
         const __m512i operand = broadcast(x.value + i);
         for (int g = 0; g < groups; g++) {
-            const size_t at = (size_t)g * stride;
-            interleave(_mm512_loadu_si512(r0 + at), _mm512_loadu_si512(r1 + at), _mm512_loadu_si512(r2 + at),
-                       _mm512_loadu_si512(r3 + at), quads);
+            gather_quads(x, i, rows + (size_t)g * stride, quads);
             for (int q = 0; q < 4; q++)
-                DOT8(acc[4 * g + q], quads[q], operand);
-            if (planes == 2)
-                for (int q = 0; q < 4; q++)
-                    DOT8(high[q], quads[q], broadcast(x.high + i));
+                DOT8(acc[4 * g + q], operand, quads[q]);
         }
     }
-    for (int g = 0; g < groups; g++)
-        add_group(acc + 4 * g, sums + (size_t)g * SPPIM_GROUP);
-    if (planes == 2)
-        add_group(high, sums_high);
 }
 
-FUNCTION static void LEVEL(product_sparse_s8)(sppim_nonzeros x, const uint8_t *rows, size_t group_stride, size_t groups,
-                                              int32_t *acc, int32_t *acc_high)
+INLINE void negate(__m512i *acc, int count)
+{
+    for (int i = 0; i < count; i++)
+        acc[i] = _mm512_sub_epi32(_mm512_setzero_si512(), acc[i]);
+}
+
+INLINE void sparse_s8(sppim_nonzeros x, const int8_t *rows, size_t stride, int groups, sppim_start start, int32_t *out,
+                      int order)
+{
+    __m512i acc[16];
+    for (int i = 0; i < 4 * groups; i++)
+        acc[i] = _mm512_setzero_si512();
+    if (x.negatives) {
+        add_quads(x, 0, x.negatives, rows, stride, groups, acc);
+        negate(acc, 4 * groups);
+    }
+    add_quads(x, x.negatives, x.count, rows, stride, groups, acc);
+    const __m512i scale = _mm512_set1_epi32(start.scale ? *start.scale : 1);
+    for (int g = 0; g < groups; g++) {
+        group_lanes(acc + 4 * g);
+        for (int q = 0; start.column && q < 4; q++)
+            acc[4 * g + q] = _mm512_add_epi32(
+                acc[4 * g + q], _mm512_mullo_epi32(scale, _mm512_loadu_si512(start.column + 64 * g + 16 * q)));
+        if (order == SPPIM_COLUMNS)
+            group_columns(acc + 4 * g);
+        for (int q = 0; q < 4; q++)
+            _mm512_storeu_si512(out + 64 * g + 16 * q, acc[4 * g + q]);
+    }
+}
+
+FUNCTION static void LEVEL(product_sparse_s8)(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups,
+                                              sppim_start start, int32_t *out, int order)
+{
+    for (size_t g = 0, count; g < groups; g += count, rows += count * group_stride, out += count * SPPIM_GROUP) {
+        count = groups - g < 4 ? 1 : 4;
+        if (count == 4)
+            sparse_s8(x, rows, group_stride, 4, start, out, order);
+        else
+            sparse_s8(x, rows, group_stride, 1, start, out, order);
+        start.column = start.column ? start.column + count * SPPIM_GROUP : NULL;
+    }
+}
+
+/* low + 256 high of 16 columns. */
+INLINE void store_joined(__m512i low, __m512i high, int64_t *out)
+{
+    const __m128i byte = _mm_cvtsi32_si128(8);
+    _mm512_storeu_si512(out, _mm512_cvtepi32_epi64(_mm512_castsi512_si256(low)));
+    _mm512_storeu_si512(out + 8, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(low, 1)));
+    store_wide(high, byte, out, out);
+}
+
+INLINE void add_two_planes(sppim_nonzeros x, size_t first, size_t last, const int8_t *rows, size_t stride, int groups,
+                           __m512i low[8], __m512i high[8])
+{
+    __m512i quads[4];
+    for (size_t i = first; i < last; i += 4) {
+        const __m512i lower = broadcast(x.value + i), higher = broadcast(x.high + i);
+        for (int g = 0; g < groups; g++) {
+            gather_quads(x, i, rows + (size_t)g * stride, quads);
+            for (int q = 0; q < 4; q++) {
+                DOT8(low[4 * g + q], lower, quads[q]);
+                DOT8(high[4 * g + q], higher, quads[q]);
+            }
+        }
+    }
+}
+
+INLINE void sparse_s16s8(sppim_nonzeros x, const int8_t *rows, size_t stride, int groups, int64_t *out)
+{
+    __m512i low[8], high[8];
+    for (int i = 0; i < 4 * groups; i++)
+        low[i] = high[i] = _mm512_setzero_si512();
+    if (x.negatives) {
+        add_two_planes(x, 0, x.negatives, rows, stride, groups, low, high);
+        negate(low, 4 * groups);
+        negate(high, 4 * groups);
+    }
+    add_two_planes(x, x.negatives, x.count, rows, stride, groups, low, high);
+    for (int g = 0; g < groups; g++) {
+        group_lanes(low + 4 * g);
+        group_lanes(high + 4 * g);
+        group_columns(low + 4 * g);
+        group_columns(high + 4 * g);
+        for (int q = 0; q < 4; q++)
+            store_joined(low[4 * g + q], high[4 * g + q], out + 64 * g + 16 * q);
+    }
+}
+
+FUNCTION static void LEVEL(product_sparse_s16s8)(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups,
+                                                 int64_t *out)
 {
     size_t g = 0;
-    for (; !x.high && g + 4 <= groups; g += 4)
-        sparse_s8(x, rows + g * group_stride, group_stride, 4, 1, acc + g * SPPIM_GROUP, NULL);
-    for (; g < groups; g++)
-        if (x.high)
-            sparse_s8(x, rows + g * group_stride, 0, 1, 2, acc + g * SPPIM_GROUP, acc_high + g * SPPIM_GROUP);
-        else
-            sparse_s8(x, rows + g * group_stride, 0, 1, 1, acc + g * SPPIM_GROUP, NULL);
+    for (; g + 2 <= groups; g += 2)
+        sparse_s16s8(x, rows + g * group_stride, group_stride, 2, out + g * SPPIM_GROUP);
+    if (g < groups)
+        sparse_s16s8(x, rows + g * group_stride, group_stride, 1, out + g * SPPIM_GROUP);
 }
+
+/* Two rows of a group as pairs, which come by panel and lane. */
+INLINE void gather_pairs(sppim_nonzeros x, size_t i, const int16_t *words, __m512i pairs[4])
+{
+    const int16_t *first = words + x.index[i] * SPPIM_GROUP, *second = words + x.index[i + 1] * SPPIM_GROUP;
+    for (int p = 0; p < 2; p++) {
+        const __m512i a = _mm512_loadu_si512(first + 32 * p), b = _mm512_loadu_si512(second + 32 * p);
+        pairs[2 * p] = _mm512_unpacklo_epi16(a, b);
+        pairs[2 * p + 1] = _mm512_unpackhi_epi16(a, b);
+    }
+}
+
+INLINE void sparse_s16(sppim_nonzeros x, const int16_t *words, size_t stride, int groups, int64_t *out)
+{
+    __m512i acc[16], pairs[4];
+    for (int i = 0; i < 4 * groups; i++)
+        acc[i] = _mm512_setzero_si512();
+    for (size_t i = 0; i < x.count; i += 2) {
+        const __m512i operand = broadcast(x.value16 + i);
+        for (int g = 0; g < groups; g++) {
+            gather_pairs(x, i, words + (size_t)g * stride, pairs);
+            for (int q = 0; q < 4; q++)
+                DOT16(acc[4 * g + q], pairs[q], operand);
+        }
+    }
+    for (int g = 0; g < groups; g++) {
+        group_columns(acc + 4 * g);
+        for (int q = 0; q < 4; q++) {
+            int64_t *to = out + 64 * g + 16 * q;
+            store_wide(acc[4 * g + q], _mm_setzero_si128(), to, to);
+        }
+    }
+}
+
+FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
+                                               int64_t *out)
+{
+    size_t g = 0;
+    for (; g + 4 <= groups; g += 4)
+        sparse_s16(x, words + g * group_stride, group_stride, 4, out + g * SPPIM_GROUP);
+    for (; g < groups; g++)
+        sparse_s16(x, words + g * group_stride, group_stride, 1, out + g * SPPIM_GROUP);
+}
+
+/* ---- finite accumulators ------------------------------------------------------------------------------------------------ */
+
+static sppim_kernels LEVEL(below); /* for what the vector code leaves over */
 
 /* A word of an operand where its row is in the pairs; the other row meets 0. */
 INLINE __m512i beside_zero(uint16_t index, int16_t value)
 {
     return _mm512_set1_epi32((int)((uint32_t)(uint16_t)value << index % 2 * 16));
 }
-
-/* No two non-zeros are brought together: choosing their words would cost more than the multiplications by 0. */
-FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *pairs, int32_t *sums)
-{
-    __m512i acc[2][2];
-    for (int i = 0; i < 4; i++)
-        acc[i / 2][i % 2] = _mm512_setzero_si512();
-    for (size_t i = 0; i < x.count; i += 4)
-        for (size_t h = 0; h < 4; h++) {
-            const int16_t *p = pairs + x.index[i + h] / 2 * 2 * SPPIM_PANEL;
-            const __m512i operand = beside_zero(x.index[i + h], x.value16[i + h]);
-            DOT16(acc[h % 2][0], _mm512_loadu_si512(p), operand);
-            DOT16(acc[h % 2][1], _mm512_loadu_si512(p + 32), operand);
-        }
-    for (int v = 0; v < 2; v++)
-        add_to(sums + 16 * v, _mm512_add_epi32(acc[0][v], acc[1][v]));
-}
-
-/* ---- finite accumulators ------------------------------------------------------------------------------------------------ */
-
-static sppim_kernels LEVEL(below); /* for what the vector code leaves over */
 
 /* bits <= 31: neither a sum nor a product of words leaves s32. */
 INLINE __m512i fit(__m512i x, int wrap, __m512i low, __m512i high, __m128i spare)
@@ -361,12 +504,10 @@ FUNCTION static size_t LEVEL(requantize_relu_s64)(const int64_t *acc, int shift,
     return saturated;
 }
 
-FUNCTION static void LEVEL(widen_s32)(const int32_t *sum, size_t count, int64_t *acc)
+FUNCTION static void LEVEL(join_s32)(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
 {
-    for (size_t i = 0; i < count; i += 8) {
-        const __m512i wide = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(sum + i)));
-        _mm512_storeu_si512(acc + i, _mm512_add_epi64(_mm512_loadu_si512(acc + i), wide));
-    }
+    for (size_t i = 0; i < count; i += 16)
+        store_joined(_mm512_loadu_si512(low + i), _mm512_loadu_si512(high + i), out + i);
 }
 
 FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int shift, int8_t *d)
@@ -383,18 +524,45 @@ FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int 
 
 /* ---- facts about inputs, and their other orders ------------------------------------------------------------------------------ */
 
-FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, int32_t *sum)
+FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, uint8_t *bits)
 {
-    __m512i sums = _mm512_setzero_si512();
+    __m512i any = _mm512_setzero_si512();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 64) {
         const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
         const __m512i v = _mm512_maskz_loadu_epi8(present, x + i);
         found += (size_t)__builtin_popcountll(_mm512_test_epi8_mask(v, v));
-        DOT8(sums, _mm512_set1_epi8(1), v);
+        any = _mm512_or_si512(any, v);
     }
-    *sum = _mm512_reduce_add_epi32(sums);
+    const uint32_t all = (uint32_t)_mm512_reduce_or_epi32(any);
+    *bits |= (uint8_t)(all | all >> 8 | all >> 16 | all >> 24);
     return found;
+}
+
+FUNCTION static size_t LEVEL(census_s16)(const int16_t *x, size_t count, int16_t *low, int16_t *high)
+{
+    __m512i least = _mm512_set1_epi16(*low), most = _mm512_set1_epi16(*high);
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += 32) {
+        const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
+        const __m512i v = _mm512_maskz_loadu_epi16(present, x + i);
+        found += (size_t)__builtin_popcount(_mm512_test_epi16_mask(v, v));
+        least = _mm512_mask_min_epi16(least, present, least, v);
+        most = _mm512_mask_max_epi16(most, present, most, v);
+    }
+    int16_t lows[32], highs[32];
+    _mm512_storeu_si512(lows, least);
+    _mm512_storeu_si512(highs, most);
+    for (int i = 0; i < 32; i++) {
+        *low = lows[i] < *low ? lows[i] : *low;
+        *high = highs[i] > *high ? highs[i] : *high;
+    }
+    return found;
+}
+
+INLINE void add_to(int32_t *sums, __m512i x)
+{
+    _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), x));
 }
 
 INLINE void add_widened(__m512i words, int32_t *to)
@@ -464,19 +632,21 @@ FUNCTION static void LEVEL(transpose_s8)(const int8_t *x, const uint16_t *row, s
             transpose_16(x + c, row, i, rows, ld, out + c * ld_out + i, ld_out);
 }
 
-FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, uint8_t *quads,
-                                    size_t quad_stride, uint8_t *out_rows)
+FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, int8_t *quads,
+                                    size_t quad_stride, int8_t *out_rows)
 {
-    const __m512i offset = _mm512_set1_epi8((char)SPPIM_OFFSET);
     for (size_t i = 0; i < rows; i += 4) {
         __m512i r[4], q[4];
         for (size_t k = 0; k < 4; k++) {
-            r[k] = _mm512_xor_si512(row_or_zeros(x, row, i + k, rows, ld), offset);
-            _mm512_storeu_si512(out_rows + (i + k) * SPPIM_GROUP, r[k]);
+            r[k] = row_or_zeros(x, row, i + k, rows, ld);
+            if (out_rows)
+                _mm512_storeu_si512(out_rows + (i + k) * SPPIM_GROUP, r[k]);
         }
+        if (!quads)
+            continue;
         interleave(r[0], r[1], r[2], r[3], q);
         for (int v = 0; v < 2; v++) {
-            uint8_t *to = quads + i * SPPIM_PANEL + 64 * v;
+            int8_t *to = quads + i * SPPIM_PANEL + 64 * v;
             _mm512_storeu_si512(to, first_half(q[v], q[v + 2]));
             _mm512_storeu_si512(to + quad_stride, second_half(q[v], q[v + 2]));
         }
@@ -484,7 +654,6 @@ FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t
 }
 
 /* ---- update --------------------------------------------------------------------------------------------------------------------- */
-
 
 /* A constant that the compiler shall keep: gcc 12 would build it anew, from general registers, at every use. */
 INLINE __m512i keep(__m512i x)
@@ -498,8 +667,8 @@ typedef struct LEVEL(constants) {
     __m512i k0, k1, steps, row_step, first_factor, second_factor; /* random numbers */
     __m512i words_up, words_down, ones, highest, lowest;  /* weights */
     __m512i half, lowest_product;                         /* product weights */
-    __m512i half_offset, beyond_zero, high_bytes[2];      /* product weights of 8 bits */
-    __m128i up, drop;
+    __m512i half_byte, whole_byte, high_bytes[2];         /* product weights of 8 bits */
+    __m128i up, down, drop;
     __mmask64 high_words, low_words, high_half;
     uint32_t columns;
 } LEVEL(constants);
@@ -535,6 +704,7 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u, int form)
         .highest = keep(_mm512_set1_epi16(SPPIM_WEIGHT_MAX)),
         .lowest = keep(_mm512_set1_epi16(-SPPIM_WEIGHT_MAX)),
         .up = _mm_cvtsi32_si128(16 - u->shift),
+        .down = _mm_cvtsi32_si128(u->shift),
         .drop = _mm_cvtsi32_si128(drop),
         .high_words = 0xCCCCCCCCCCCCCCCC,
         .low_words = 0x3333333333333333,
@@ -545,8 +715,8 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u, int form)
         c.half = keep(_mm512_set1_epi16((short)((1 << drop) >> 1)));
         c.lowest_product = keep(_mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1)));
     } else if (form != WEIGHTS_ALONE) {
-        c.half_offset = keep(_mm512_set1_epi16((short)(SPPIM_OFFSET * 256 + 128)));
-        c.beyond_zero = keep(_mm512_set1_epi16((short)(SPPIM_OFFSET * 256 + 256)));
+        c.half_byte = keep(_mm512_set1_epi16(128));
+        c.whole_byte = keep(_mm512_set1_epi16((short)0xFF00));
         byte_places(&c, form);
     }
     return c;
@@ -597,27 +767,32 @@ INLINE __m512i product_weights(__m512i w, const LEVEL(constants) *c)
 }
 
 /* Product weights of four rows as bytes: pairs v01 of rows 0, 1 and v23 of rows 2, 3. */
-INLINE void store_quads(const __m512i v01[2], const __m512i v23[2], uint8_t *to)
+INLINE void store_quads(const __m512i v01[2], const __m512i v23[2], int8_t *to)
 {
     const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
-    for (int v = 0; v < 2; v++) {
-        const __m512i bytes = _mm512_shuffle_epi8(_mm512_packs_epi16(v01[v], v23[v]), order);
-        _mm512_storeu_si512(to + 64 * v, _mm512_xor_si512(bytes, _mm512_set1_epi8((char)SPPIM_OFFSET)));
-    }
+    for (int v = 0; v < 2; v++)
+        _mm512_storeu_si512(to + 64 * v, _mm512_shuffle_epi8(_mm512_packs_epi16(v01[v], v23[v]), order));
 }
 
-INLINE void store_halves(__m512i rows, uint8_t *to)
+INLINE void store_halves(__m512i rows, int8_t *to)
 {
     _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(rows));
     _mm256_storeu_si256((__m256i *)(to + SPPIM_GROUP), _mm512_extracti64x4_epi64(rows, 1));
 }
 
-INLINE void store_two_rows(const __m512i v[2], uint8_t *to)
+INLINE void store_two_rows(const __m512i v[2], int8_t *to)
 {
     const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
     const __m512i mixed = _mm512_shuffle_epi8(_mm512_packs_epi16(v[0], v[1]), order);
-    store_halves(_mm512_xor_si512(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), mixed),
-                                  _mm512_set1_epi8((char)SPPIM_OFFSET)), to);
+    store_halves(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), mixed), to);
+}
+
+INLINE void store_words(const __m512i v[2], int16_t *to)
+{
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    const __m512i left = _mm512_shuffle_epi8(v[0], order), right = _mm512_shuffle_epi8(v[1], order);
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi64(left, right));
+    _mm512_storeu_si512(to + SPPIM_GROUP, _mm512_unpackhi_epi64(left, right));
 }
 
 INLINE void store_zeros(__mmask32 first, __mmask32 second, uint8_t *zeros)
@@ -676,14 +851,16 @@ INLINE void finish_pair(const __m512i next[2], const sppim_update_rows *panel, s
         _mm512_storeu_si512(panel->pairs + at, v[0]);
         _mm512_storeu_si512(panel->pairs + at + 32, v[1]);
     }
+    if (panel->words)
+        store_words(v, panel->words + row * SPPIM_GROUP);
 }
 
-/* Product weights of 8 bits, stored with their offset, are the high bytes of w + 128 + 2^15: no clamp acts on them. */
-INLINE void offset_weights(const __m512i next[2], uint8_t *zeros, const LEVEL(constants) *c, __m512i v[2])
+/* Product weights of 8 bits are the high bytes of w + 128: no clamp acts on them. */
+INLINE void byte_weights(const __m512i next[2], uint8_t *zeros, const LEVEL(constants) *c, __m512i v[2])
 {
-    v[0] = _mm512_add_epi16(next[0], c->half_offset);
-    v[1] = _mm512_add_epi16(next[1], c->half_offset);
-    store_zeros(_mm512_cmplt_epi16_mask(v[0], c->beyond_zero), _mm512_cmplt_epi16_mask(v[1], c->beyond_zero), zeros);
+    v[0] = _mm512_add_epi16(next[0], c->half_byte);
+    v[1] = _mm512_add_epi16(next[1], c->half_byte);
+    store_zeros(_mm512_testn_epi16_mask(v[0], c->whole_byte), _mm512_testn_epi16_mask(v[1], c->whole_byte), zeros);
 }
 
 INLINE __m512i high_bytes(__m512i a, __m512i b, const LEVEL(constants) *c)
@@ -698,6 +875,10 @@ INLINE void finish_four(const __m512i next01[2], const __m512i next23[2], const 
     if (form == WEIGHTS_ALONE) {
         count_zeros(next01, panel->zeros + r);
         count_zeros(next23, panel->zeros + r + 2);
+        if (panel->words) {
+            store_words(next01, panel->words + r * SPPIM_GROUP);
+            store_words(next23, panel->words + (r + 2) * SPPIM_GROUP);
+        }
         return;
     }
     if (form == ANY_FORM) {
@@ -707,13 +888,13 @@ INLINE void finish_four(const __m512i next01[2], const __m512i next23[2], const 
             store_quads(v01, v23, panel->quads + r * SPPIM_PANEL);
         return;
     }
-    offset_weights(next01, panel->zeros + r, c, v01);
-    offset_weights(next23, panel->zeros + r + 2, c, v23);
+    byte_weights(next01, panel->zeros + r, c, v01);
+    byte_weights(next23, panel->zeros + r + 2, c, v23);
     if (form == QUADS_OF_8_BITS) {
         _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL, high_bytes(v01[0], v23[0], c));
         _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL + 64, high_bytes(v01[1], v23[1], c));
     } else {
-        uint8_t *to = panel->rows + r * SPPIM_GROUP;
+        int8_t *to = panel->rows + r * SPPIM_GROUP;
         store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v01[0], v01[1], c)), to);
         store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v23[0], v23[1], c)), to + 2 * SPPIM_GROUP);
     }
@@ -763,7 +944,7 @@ static int LEVEL(choose_form)(const sppim_update *update, uint32_t index, const 
     const bool quads = panel->quads, rows = panel->rows;
     if (index % 2 || update->columns % 2 || panel->pairs || (quads && rows))
         return ANY_FORM;
-    if (update->product_bits == 8 && (quads || rows))
+    if (update->product_bits == 8 && (quads || rows) && !panel->words)
         return quads ? QUADS_OF_8_BITS : ROWS_OF_8_BITS;
     return update->product_bits == 16 && !quads && !rows ? WEIGHTS_ALONE : ANY_FORM;
 }
@@ -797,6 +978,7 @@ static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
     panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
     panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
     panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
+    panel.words = panel.words ? panel.words + row * SPPIM_GROUP : NULL;
     return panel;
 }
 
@@ -838,21 +1020,113 @@ FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32
     }
 }
 
+/* ---- update by a single image --------------------------------------------------------------------------------------------- */
+
+#define SMALL_SHIFT 8 /* a gradient of at most 255 * 127 still has room for a random number of so many bits */
+
+/* The same as new_weights, for a gradient in words: the products of two rows with errors. */
+INLINE __m512i new_weights_of_image(__m512i w, __m512i rows, __m512i errors, __m512i u, const LEVEL(constants) *c, int small,
+                                    __m512i *exact)
+{
+    const __m512i gradient = _mm512_mullo_epi16(rows, errors);
+    __m512i q;
+    if (small) {
+        q = _mm512_sra_epi16(_mm512_add_epi16(gradient, _mm512_srl_epi16(u, c->up)), c->down);
+    } else {
+        const __m512i whole = _mm512_sra_epi16(gradient, c->down), fraction = _mm512_sll_epi16(gradient, c->up);
+        const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
+        q = _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
+    }
+    *exact = _mm512_subs_epi16(w, q);
+    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->highest), c->lowest);
+}
+
+INLINE void update_pair_by_image(const int16_t *row, const __m512i errors[2], __m512i u0, __m512i u1, const int16_t *w,
+                                 int16_t *w_next, const LEVEL(constants) *c, int small, __m512i exact[2], __m512i next[2])
+{
+    const __m512i rows = broadcast(row);
+    next[0] = new_weights_of_image(_mm512_loadu_si512(w), rows, errors[0], _mm512_unpacklo_epi16(u0, u1), c, small, &exact[0]);
+    next[1] = new_weights_of_image(_mm512_loadu_si512(w + 32), rows, errors[1], _mm512_unpackhi_epi16(u0, u1), c, small,
+                                   &exact[1]);
+    _mm512_storeu_si512(w_next, next[0]);
+    _mm512_storeu_si512(w_next + 32, next[1]);
+}
+
+INLINE size_t update_four_by_image(const int16_t *row, const __m512i errors[2], size_t r, uint32_t index,
+                                   const sppim_update_rows *panel, const LEVEL(constants) *c, int small, int form)
+{
+    const int16_t *w = panel->w + r * SPPIM_PANEL;
+    int16_t *w_next = panel->w_next + r * SPPIM_PANEL;
+    __m512i exact01[2], exact23[2], next01[2], next23[2], i = indices(c, index / 2);
+    const __m512i u0 = next_draw(c, index, &i, form), u1 = next_draw(c, index + c->columns, &i, form);
+    const __m512i u2 = next_draw(c, index + 2 * c->columns, &i, form), u3 = next_draw(c, index + 3 * c->columns, &i, form);
+    update_pair_by_image(row, errors, u0, u1, w, w_next, c, small, exact01, next01);
+    update_pair_by_image(row + 2, errors, u2, u3, w + 2 * SPPIM_PANEL, w_next + 2 * SPPIM_PANEL, c, small, exact23, next23);
+    finish_four(next01, next23, panel, r, c, form);
+    return count_clipped(exact01, next01) + count_clipped(exact23, next23);
+}
+
+/* The words of 16 lanes, each twice. */
+INLINE __m512i twice(const int16_t *words)
+{
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)words));
+    return _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16));
+}
+
+INLINE size_t update_by_image(const sppim_update *update, const int16_t *row, const int16_t *error, size_t rows,
+                              uint32_t index, const sppim_update_rows *panel, int small, int form)
+{
+    const LEVEL(constants) c = update_constants(update, form);
+    const __m512i errors[2] = {twice(error), twice(error + 16)};
+    size_t clipped = 0;
+    for (size_t r = 0; r < rows; r += 4, index += 4 * c.columns) {
+        uint64_t four;
+        __builtin_memcpy(&four, row + r, sizeof four);
+        if (four || !update->settled)
+            clipped += update_four_by_image(row + r, errors, r, index, panel, &c, small, form);
+    }
+    return clipped;
+}
+
+INLINE size_t update_by_image_of_form(const sppim_update *update, const int16_t *row, const int16_t *error, size_t rows,
+                                      uint32_t index, const sppim_update_rows *panel, int form)
+{
+    if (update->shift <= SMALL_SHIFT)
+        return update_by_image(update, row, error, rows, index, panel, 1, form);
+    return update_by_image(update, row, error, rows, index, panel, 0, form);
+}
+
+FUNCTION static size_t LEVEL(update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error,
+                                               size_t rows, uint32_t index, sppim_update_rows panel)
+{
+    if (update->round != SPPIM_SR || update->shift > 16)
+        return LEVEL(below).update_outer_s16(update, row, error, rows, index, panel);
+    switch (LEVEL(choose_form)(update, index, &panel)) {
+    case QUADS_OF_8_BITS: return update_by_image_of_form(update, row, error, rows, index, &panel, QUADS_OF_8_BITS);
+    case ROWS_OF_8_BITS: return update_by_image_of_form(update, row, error, rows, index, &panel, ROWS_OF_8_BITS);
+    case WEIGHTS_ALONE: return update_by_image_of_form(update, row, error, rows, index, &panel, WEIGHTS_ALONE);
+    default: return update_by_image_of_form(update, row, error, rows, index, &panel, ANY_FORM);
+    }
+}
+
 static void LEVEL(install)(sppim_kernels *table)
 {
     LEVEL(below) = *table;
     table->census_s8 = LEVEL(census_s8);
+    table->census_s16 = LEVEL(census_s16);
     table->tally_s8 = LEVEL(tally_s8);
     table->transpose_s8 = LEVEL(transpose_s8);
     table->pack_s8 = LEVEL(pack_s8);
     table->product_s8 = LEVEL(product_s8);
     table->product_s16 = LEVEL(product_s16);
     table->product_sparse_s8 = LEVEL(product_sparse_s8);
+    table->product_sparse_s16s8 = LEVEL(product_sparse_s16s8);
     table->product_sparse_s16 = LEVEL(product_sparse_s16);
     table->product_finite_s16 = LEVEL(product_finite_s16);
     table->requantize_relu_s32 = LEVEL(requantize_relu_s32);
     table->requantize_relu_s64 = LEVEL(requantize_relu_s64);
-    table->widen_s32 = LEVEL(widen_s32);
+    table->join_s32 = LEVEL(join_s32);
     table->gate_s32 = LEVEL(gate_s32);
     table->update_s16 = LEVEL(update_s16);
+    table->update_outer_s16 = LEVEL(update_outer_s16);
 }

@@ -11,7 +11,7 @@
 #define LEVEL(name) name##_vnni
 
 /* One instruction each; written as such because gcc 12 spills the accumulators of unrolled intrinsics. */
-#define DOT8(acc, w, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x))
+#define DOT8(acc, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s))
 #define DOT16(acc, w, x) __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x))
 
 #include "avx512.h"
@@ -23,14 +23,32 @@ INLINE __m512i word_steps(void)
                                                  21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31));
 }
 
+/* The values that are to be listed, zero elsewhere. */
+INLINE __m512i chosen_s8(__m512i v, int which)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    return which == SPPIM_ALL        ? v
+           : which == SPPIM_NEGATIVE ? _mm512_sub_epi8(zero, _mm512_min_epi8(v, zero))
+                                     : _mm512_max_epi8(v, zero);
+}
+
+INLINE __m512i chosen_s16(__m512i v, int which)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    return which == SPPIM_ALL        ? v
+           : which == SPPIM_NEGATIVE ? _mm512_sub_epi16(zero, _mm512_min_epi16(v, zero))
+                                     : _mm512_max_epi16(v, zero);
+}
+
 /* To registers, then stored whole: compressing into memory is microcoded on some processors. */
-FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t base, uint16_t *index, int8_t *value)
+FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t base, int which, uint16_t *index,
+                                        uint8_t *value)
 {
     const __m512i steps = word_steps();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 64) {
         const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
-        const __m512i v = _mm512_maskz_loadu_epi8(present, x + i);
+        const __m512i v = chosen_s8(_mm512_maskz_loadu_epi8(present, x + i), which);
         const __mmask64 nonzero = _mm512_test_epi8_mask(v, v);
         const __m512i places = _mm512_add_epi16(steps, _mm512_set1_epi16((short)(base + i)));
         const size_t low = (size_t)__builtin_popcountll(nonzero & 0xFFFFFFFFu);
@@ -44,13 +62,14 @@ FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t ba
     return found;
 }
 
-FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t base, uint16_t *index, int16_t *value)
+FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t base, int which, uint16_t *index,
+                                         int16_t *value)
 {
     const __m512i steps = word_steps();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 32) {
         const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
-        const __m512i v = _mm512_maskz_loadu_epi16(present, x + i);
+        const __m512i v = chosen_s16(_mm512_maskz_loadu_epi16(present, x + i), which);
         const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
         const __m512i places = _mm512_add_epi16(steps, _mm512_set1_epi16((short)(base + i)));
         _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi16(nonzero, v));
@@ -60,21 +79,11 @@ FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t 
     return found;
 }
 
-FUNCTION static void columns_s32_vnni(const int32_t *lanes, size_t panels, int32_t *out)
-{
-    for (size_t p = 0; p < panels * SPPIM_PANEL; p += SPPIM_PANEL) {
-        const __m512i v0 = _mm512_loadu_si512(lanes + p), v1 = _mm512_loadu_si512(lanes + p + 16);
-        _mm512_storeu_si512(out + p, first_half(v0, v1));
-        _mm512_storeu_si512(out + p + 16, second_half(v0, v1));
-    }
-}
-
 void sppim_kernels_install_vnni(sppim_kernels *table)
 {
     install_vnni(table);
     table->compress_s8 = compress_s8_vnni;
     table->compress_s16 = compress_s16_vnni;
-    table->columns_s32 = columns_s32_vnni;
 }
 
 #endif

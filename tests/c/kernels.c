@@ -35,21 +35,55 @@ static size_t below(size_t limit) { return (size_t)(draw() % limit); }
 
 #define PICK(array) ((array)[below(COUNT(array))])
 
-enum { RANDOM, EXTREME, LOWEST, ZERO, SPARSE, SMALL, CLASSES };
+/* LOWEST, HIGHEST and HALF (of the lowest, negated) are one value everywhere; NONZERO never is 0, RUNS is by turns. */
+enum { RANDOM, NONZERO, EXTREME, LOWEST, HIGHEST, HALF, ZERO, SPARSE, RUNS, SMALL, CLASSES };
+
+static int64_t edge(int64_t lowest)
+{
+    const int64_t edges[] = {lowest, lowest + 1, -1, 0, 1, -(lowest + 2), -(lowest + 1)};
+    return PICK(edges);
+}
 
 static int64_t value(int class, int bits)
 {
     const int64_t lowest = -((int64_t)1 << (bits - 1));
-    const int64_t edges[] = {lowest, lowest + 1, -1, 0, 1, -(lowest + 2), -(lowest + 1)};
     const int64_t any = (int64_t)(draw() >> (64 - bits)) + lowest;
     switch (class) {
-    case EXTREME: return PICK(edges);
+    case NONZERO: return any ? any : 1;
+    case EXTREME: return edge(lowest);
     case LOWEST: return lowest;
+    case HIGHEST: return -(lowest + 1);
+    case HALF: return -(lowest / 2);
     case ZERO: return 0;
     case SPARSE: return below(5) ? 0 : any;
+    case RUNS: return draws / 64 % 2 ? 0 : any;
     case SMALL: return any / ((int64_t)1 << bits / 2);
     default: return any;
     }
+}
+
+/* An unsigned byte. */
+static uint8_t magnitude(int class)
+{
+    const uint8_t edges[] = {0, 1, 127, 128, 254, 255};
+    return class == EXTREME ? PICK(edges) : class == HIGHEST ? 255 : (uint8_t)value(class, 8);
+}
+
+/* A value of -limit..limit. */
+static int16_t bounded(int class, int limit)
+{
+    const int edges[] = {-limit, 1 - limit, -1, 0, 1, limit - 1, limit}, any = (int)below(2 * (size_t)limit + 1) - limit;
+    const int64_t word = value(class, 16);
+    if (class == RANDOM || class == NONZERO || class == EXTREME)
+        return (int16_t)(class == EXTREME ? PICK(edges) : any || class == RANDOM ? any : limit);
+    return (int16_t)sppim_sat(word, -limit, limit);
+}
+
+/* Of what is multiplied with operands of a class. */
+static int other_class(int class)
+{
+    const int classes[] = {class, RANDOM, EXTREME, LOWEST, HIGHEST, HALF};
+    return PICK(classes);
 }
 
 static void fill8(int8_t *to, size_t count, int class)
@@ -72,7 +106,7 @@ static void fill32(int32_t *to, size_t count, int class)
 
 /* ---- inputs: they end where an unmapped page begins -------------------------------------------------------------- */
 
-#define ARENA  ((size_t)5 << 20)
+#define ARENA  ((size_t)9 << 20)
 #define ARENAS 8
 
 static unsigned char *arena_end[ARENAS];
@@ -126,7 +160,7 @@ static int32_t *input32(int arena, size_t count, int class)
 
 static struct {
     unsigned char initial[PLACES], side[2][PLACES]; /* with guards; side 0: ref */
-    size_t bytes;
+    size_t bytes, place;
 } output[OUTPUTS];
 
 static struct {
@@ -167,20 +201,22 @@ static void begin(const char *kernel, const char *names, const long *parameter, 
     now.outputs = 0;
 }
 
-/* The next output of the case, before the call: where its initial values may be written. */
-static void *add_output(size_t bytes)
+/* The next output of the case, before the call: where its initial values may be written. Aligned as its elements must be. */
+static void *add_output(size_t count, size_t size)
 {
+    const size_t place = GUARD + below(16) * size, bytes = place + count * size + GUARD;
     unsigned char *to = output[now.outputs].initial;
-    if (now.outputs >= OUTPUTS || bytes + 2 * GUARD > PLACES)
+    if (now.outputs >= OUTPUTS || bytes > PLACES)
         abort();
-    output[now.outputs++].bytes = bytes + 2 * GUARD;
-    for (size_t i = 0; i < bytes + 2 * GUARD; i++)
+    output[now.outputs].bytes = bytes;
+    output[now.outputs++].place = place;
+    for (size_t i = 0; i < bytes; i++)
         to[i] = (unsigned char)(i * 37 + 0x5A);
-    return to + GUARD;
+    return to + place;
 }
 
 /* Where level `now.level` writes it. */
-static void *out(size_t i) { return output[i].side[now.level > 0] + GUARD; }
+static void *out(size_t i) { return output[i].side[now.level > 0] + output[i].place; }
 
 static void reset(size_t which)
 {
@@ -211,7 +247,7 @@ static void finish(uint64_t result)
         while (want[at] == got[at])
             at++;
         describe();
-        printf(": output %zu, byte %ld: %u, expected %u\n", i, (long)at - (long)GUARD, got[at], want[at]);
+        printf(": output %zu, byte %ld: %u, expected %u\n", i, (long)at - (long)output[i].place, got[at], want[at]);
         exit(1);
     }
 }
@@ -220,105 +256,224 @@ static void finish(uint64_t result)
 
 static const size_t row_counts[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 64, 65};
 static const size_t step_counts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 72, 130, 197};
-static const size_t ld_outs[] = {32, 64, 256};
+static const size_t ld_outs[] = {32, 64, 256, 45};
 
 static size_t extent(size_t rows, size_t ld, size_t width) { return rows ? (rows - 1) * ld + width : 0; }
 
-static void product_s8(size_t rows, size_t steps, size_t pad, int class, unsigned begins, size_t ld_out, int order)
+static size_t some_ld(size_t width)
 {
-    const size_t ld = pad == 1 ? 0 : 4 * steps + pad; /* a pad of 1: rows over each other */
-    CASE("product_s8", "rows steps ld class starts ld_out order", (long)rows, (long)steps, (long)ld, class, (long)begins,
-         (long)ld_out, order);
-    const int8_t *x = input8(0, extent(rows, ld, 4 * steps), class);
-    const uint8_t *quads = (const uint8_t *)input8(1, steps * 128, below(2) ? class : RANDOM);
+    const size_t pads[] = {0, 0, 4, 60, 3};
+    return below(5) ? width + PICK(pads) : 0; /* 0: rows over each other */
+}
+
+static void product_s8(size_t rows, size_t steps, int class, int flip, unsigned begins, size_t ld_out, int order)
+{
+    const size_t ld = some_ld(4 * steps), count = extent(rows, ld, 4 * steps);
+    const int weights = other_class(class);
+    CASE("product_s8", "rows steps ld class weights flip starts ld_out order", (long)rows, (long)steps, (long)ld, class,
+         weights, flip, (long)begins, (long)ld_out, order);
+    int8_t *x = input(0, count);
+    for (size_t i = 0; i < count; i++)
+        x[i] = (int8_t)(magnitude(class) ^ flip);
+    const int8_t *quads = input8(1, steps * 128, weights);
     const sppim_start start = {.column = begins & 1 ? input32(2, 32, below(2) ? EXTREME : RANDOM) : NULL,
-                               .scale = begins & 2 ? input32(3, rows, RANDOM) : NULL,
-                               .shift = begins & 4 ? input32(4, rows, RANDOM) : NULL};
-    add_output(4 * extent(rows, ld_out, 32));
+                               .scale = begins & 2 ? input32(3, rows, below(2) ? EXTREME : RANDOM) : NULL};
+    add_output(extent(rows, ld_out, 32), 4);
     for EACH_LEVEL {
-        level[now.level]->product_s8(x, ld, rows, steps, quads, start, out(0), ld_out, order);
+        level[now.level]->product_s8(x, ld, rows, steps, flip, quads, start, out(0), ld_out, order);
         finish(0);
     }
 }
 
-static void product_s16(size_t rows, size_t steps, size_t pad, int class, size_t ld_out, int order)
+/* How far sums reach: 2^31 - 1 is the most that fits 32 bits. */
+static int64_t reach(int64_t so_far, const int64_t *sum, size_t count)
 {
-    const size_t ld = pad == 1 ? 0 : 2 * steps + pad;
-    CASE("product_s16", "rows steps ld class ld_out order", (long)rows, (long)steps, (long)ld, class, (long)ld_out, order);
-    const int16_t *x = input16(0, extent(rows, ld, 2 * steps), class);
-    const int16_t *pairs = input16(1, steps * 64, below(3) ? class : RANDOM);
-    add_output(4 * extent(rows, ld_out, 32));
+    for (size_t i = 0; i < count; i++) {
+        const int64_t size = sum[i] < 0 ? -1 - sum[i] : sum[i];
+        so_far = size > so_far ? size : so_far;
+    }
+    return so_far;
+}
+
+/* Divides operands whose sums reach so far that they fit then, or nearly so; false if they did. */
+static bool shrink(int16_t *x, size_t count, int64_t reached)
+{
+    int divisor = 1;
+    while (reached / divisor > INT32_MAX)
+        divisor *= 2;
+    for (size_t i = 0; i < count && divisor > 1; i++)
+        x[i] = (int16_t)(x[i] / divisor);
+    return divisor > 1;
+}
+
+static int64_t dense_reach(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs)
+{
+    int64_t reached = 0;
+    for (size_t r = 0; r < rows; r++) {
+        int64_t sum[32] = {0};
+        for (size_t k = 0; k < 2 * steps; k++)
+            for (size_t lane = 0; lane < 32; lane++)
+                sum[lane] += x[r * ld + k] * pairs[sppim_in_pairs(k, lane)];
+        reached = reach(reached, sum, 32);
+    }
+    return reached;
+}
+
+static void fill_wide(int64_t *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = value(RANDOM, 62);
+}
+
+static void product_s16(size_t rows, size_t steps, int class, int shift, bool begins, size_t ld_out)
+{
+    const size_t ld = some_ld(2 * steps), count = extent(rows, ld, 2 * steps), written = extent(rows, ld_out, 32);
+    const int weights = other_class(class);
+    CASE("product_s16", "rows steps ld class weights shift starts ld_out", (long)rows, (long)steps, (long)ld, class, weights,
+         shift, begins, (long)ld_out);
+    int16_t *x = input16(0, count, class);
+    const int16_t *pairs = input16(1, steps * 64, weights);
+    while (shrink(x, count, dense_reach(x, ld, rows, steps, pairs)))
+        continue;
+    int64_t *start = begins ? input(2, 256) : NULL;
+    fill_wide(start, begins ? 32 : 0);
+    fill_wide(add_output(written, 8), written);
     for EACH_LEVEL {
-        level[now.level]->product_s16(x, ld, rows, steps, pairs, out(0), ld_out, order);
+        level[now.level]->product_s16(x, ld, rows, steps, pairs, shift, start, out(0), ld_out);
         finish(0);
     }
 }
 
 static void check_dense(void)
 {
-    const size_t pads[] = {0, 0, 4, 60, 1};
+    const int flips[] = {SPPIM_UNSIGNED, SPPIM_SIGNED};
     for EACH(r, row_counts)
         for EACH(s, step_counts)
             for (int class = 0; class < CLASSES; class++) {
                 if (row_counts[r] * step_counts[s] > 2000 && class != (int)((r + s) % CLASSES))
                     continue;
-                const size_t pad = PICK(pads);
-                product_s8(row_counts[r], step_counts[s], pad, class, (unsigned)below(8), PICK(ld_outs), (int)below(2));
-                product_s16(row_counts[r], step_counts[s], pad, class, PICK(ld_outs), (int)below(2));
+                product_s8(row_counts[r], step_counts[s], class, PICK(flips), (unsigned)below(4), PICK(ld_outs),
+                           (int)below(2));
+                product_s16(row_counts[r], step_counts[s], class, (int)below(17), below(2), PICK(ld_outs));
             }
-    for (unsigned begins = 0; begins < 8; begins++)
-        for (int order = 0; order < 2; order++)
-            for (size_t rows = 1; rows < 15; rows++)
-                product_s8(rows, 6, 0, RANDOM, begins, 64, order);
+    for (size_t rows = 1; rows < 15; rows++) {
+        for (unsigned begins = 0; begins < 4; begins++)
+            for EACH(f, flips)
+                for (int order = 0; order < 2; order++)
+                    product_s8(rows, 6, RANDOM, flips[f], begins, 64, order);
+        for (int shift = 0; shift <= 16; shift++)
+            for (int begins = 0; begins < 2; begins++)
+                product_s16(rows, 6, RANDOM, shift, begins, 64);
+    }
 }
 
 /* ---- products that skip zeros ------------------------------------------------------------------------------------ */
 
 #define LARGEST_DEPTH ((size_t)65536)
 
-static const size_t nonzero_counts[] = {0, 4, 8, 12, 60};
+static const size_t nonzero_counts[] = {0, 4, 8, 12, 16, 20, 60, 260};
 
-/* `count` ascending rows below depth; the last few are padding. */
-static sppim_nonzeros nonzeros(size_t count, size_t depth, int class, bool high)
+/* Rows below depth; returns how many at the end stand for padding. */
+static size_t some_rows(uint16_t *index, size_t count, size_t depth, bool ascending)
 {
-    uint16_t *index = input(0, 2 * count);
-    int8_t *value8 = input8(1, count, class), *high8 = high ? input8(2, count, class) : NULL;
-    int16_t *value16 = input16(3, count, class);
+    const size_t padding = count ? below(4) : 0;
     for (size_t i = 0; i < count; i++)
-        index[i] = (uint16_t)((i * depth + below(depth)) / count);
-    for (size_t padding = count ? below(4) : 0, i = count - padding; i < count; i++) {
+        index[i] = (uint16_t)(ascending ? (i * depth + below(depth)) / count : below(depth));
+    for (size_t i = count - padding; i < count; i++)
         index[i] = (uint16_t)(below(2) ? index[count - padding - 1] : 0);
-        value8[i] = 0;
-        value16[i] = 0;
-        if (high)
-            high8[i] = 0;
-    }
-    return (sppim_nonzeros){index, value8, high8, value16, count};
+    return padding;
 }
 
-static void product_sparse_s8(size_t count, size_t depth, size_t groups, bool high, int class)
+static sppim_nonzeros words_list(size_t count, size_t depth, int class, bool ascending)
 {
-    const size_t stride = depth * 64 + 64 * below(2);
-    CASE("product_sparse_s8", "count depth groups high class", (long)count, (long)depth, (long)groups, high, class);
-    const sppim_nonzeros x = nonzeros(count, depth, class, high);
-    const uint8_t *rows = (const uint8_t *)input8(4, (groups - 1) * stride + depth * 64, below(2) ? class : RANDOM);
-    fill32(add_output(groups * 256), groups * 64, below(2) ? EXTREME : RANDOM);
-    if (high)
-        fill32(add_output(groups * 256), groups * 64, RANDOM);
+    uint16_t *index = input(0, 2 * count);
+    int16_t *words = input16(1, count, class);
+    const size_t padding = some_rows(index, count, depth, ascending);
+    memset(words + count - padding, 0, 2 * padding);
+    return (sppim_nonzeros){.index = index, .value16 = words, .count = count};
+}
+
+/* Magnitudes of bytes or of words, first those that count as negative. */
+static sppim_nonzeros bytes_list(size_t count, size_t negatives, size_t depth, int class, bool words)
+{
+    uint16_t *index = input(0, 2 * count);
+    uint8_t *low = input(1, count), *high = words ? input(2, count) : NULL;
+    const size_t padded[] = {negatives - some_rows(index, negatives, depth, below(2)),
+                             count - some_rows(index + negatives, count - negatives, depth, below(2))};
+    for (size_t i = 0; i < count; i++) {
+        const bool padding = i >= padded[i >= negatives];
+        const int word = padding ? 0 : words ? abs((int)value(class, 16)) : magnitude(class);
+        low[i] = (uint8_t)word;
+        if (words)
+            high[i] = (uint8_t)(word >> 8);
+    }
+    return (sppim_nonzeros){.index = index, .value = low, .high = high, .negatives = negatives, .count = count};
+}
+
+static size_t some_stride(size_t depth)
+{
+    const size_t pads[] = {0, 0, 64, 1};
+    return depth * 64 + PICK(pads);
+}
+
+/* All, none, or some of them negative. */
+static size_t some_negatives(size_t count) { return below(3) ? 4 * below(count / 4 + 1) : below(2) ? count : 0; }
+
+static void product_sparse_s8(size_t count, size_t depth, size_t groups, int class, int weights, unsigned begins, int order)
+{
+    const size_t stride = some_stride(depth), negatives = some_negatives(count);
+    CASE("product_sparse_s8", "count negatives depth groups stride class weights starts order", (long)count, (long)negatives,
+         (long)depth, (long)groups, (long)stride, class, weights, (long)begins, order);
+    const sppim_nonzeros x = bytes_list(count, negatives, depth, class, false);
+    const int8_t *rows = input8(4, (groups - 1) * stride + depth * 64, weights);
+    const sppim_start start = {.column = begins & 1 ? input32(5, groups * 64, below(2) ? EXTREME : RANDOM) : NULL,
+                               .scale = begins & 2 ? input32(6, 1, below(2) ? EXTREME : RANDOM) : NULL};
+    add_output(groups * 64, 4);
     for EACH_LEVEL {
-        level[now.level]->product_sparse_s8(x, rows, stride, groups, out(0), high ? out(1) : NULL);
+        level[now.level]->product_sparse_s8(x, rows, stride, groups, start, out(0), order);
         finish(0);
     }
 }
 
-static void product_sparse_s16(size_t count, size_t depth, int class)
+static void product_sparse_s16s8(size_t count, size_t depth, size_t groups, int class, int weights)
 {
-    CASE("product_sparse_s16", "count depth class", (long)count, (long)depth, class);
-    const sppim_nonzeros x = nonzeros(count, depth, class, false);
-    const int16_t *pairs = input16(4, depth * 32, below(2) ? class : RANDOM);
-    fill32(add_output(128), 32, below(2) ? EXTREME : RANDOM);
+    const size_t stride = some_stride(depth), negatives = some_negatives(count);
+    CASE("product_sparse_s16s8", "count negatives depth groups stride class weights", (long)count, (long)negatives,
+         (long)depth, (long)groups, (long)stride, class, weights);
+    const sppim_nonzeros x = bytes_list(count, negatives, depth, class, true);
+    const int8_t *rows = input8(4, (groups - 1) * stride + depth * 64, weights);
+    add_output(groups * 64, 8);
     for EACH_LEVEL {
-        level[now.level]->product_sparse_s16(x, pairs, out(0));
+        level[now.level]->product_sparse_s16s8(x, rows, stride, groups, out(0));
+        finish(0);
+    }
+}
+
+static int64_t sparse_reach(sppim_nonzeros x, const int16_t *words, size_t stride, size_t groups)
+{
+    int64_t reached = 0;
+    for (size_t g = 0; g < groups; g++) {
+        int64_t sum[64] = {0};
+        for (size_t i = 0; i < x.count; i++)
+            for (size_t c = 0; c < 64; c++)
+                sum[c] += x.value16[i] * words[g * stride + sppim_in_rows(x.index[i], c)];
+        reached = reach(reached, sum, 64);
+    }
+    return reached;
+}
+
+static void product_sparse_s16(size_t count, size_t depth, size_t groups, int class, int weights)
+{
+    const size_t stride = some_stride(depth);
+    CASE("product_sparse_s16", "count depth groups stride class weights", (long)count, (long)depth, (long)groups,
+         (long)stride, class, weights);
+    const sppim_nonzeros x = words_list(count, depth, class, below(2));
+    const int16_t *words = input16(4, (groups - 1) * stride + depth * 64, weights);
+    while (shrink((int16_t *)(uintptr_t)x.value16, count, sparse_reach(x, words, stride, groups)))
+        continue;
+    fill_wide(add_output(groups * 64, 8), groups * 64);
+    for EACH_LEVEL {
+        level[now.level]->product_sparse_s16(x, words, stride, groups, out(0));
         finish(0);
     }
 }
@@ -327,9 +482,9 @@ static void product_finite_s16(size_t count, int bits, int overflow, int class)
 {
     const size_t depth = 64;
     CASE("product_finite_s16", "count bits overflow class", (long)count, bits, overflow, class);
-    const sppim_nonzeros x = nonzeros(count, depth, class, false);
+    const sppim_nonzeros x = words_list(count, depth, class, true);
     const int16_t *pairs = input16(4, depth * 32, below(2) ? class : SMALL);
-    int32_t *acc = add_output(128);
+    int32_t *acc = add_output(32, 4);
     for (size_t i = 0; i < 32; i++)
         acc[i] = (int32_t)value(below(2) ? EXTREME : RANDOM, bits);
     for EACH_LEVEL {
@@ -339,22 +494,37 @@ static void product_finite_s16(size_t count, int bits, int overflow, int class)
     }
 }
 
+static void every_sparse(size_t count, size_t depth, size_t groups, int class, int weights)
+{
+    product_sparse_s8(count, depth, groups, class, weights, (unsigned)below(4), (int)below(2));
+    product_sparse_s16s8(count, depth, groups, class, weights);
+    product_sparse_s16(count, depth, groups, class, weights);
+}
+
 static void check_sparse(void)
 {
-    const size_t group_counts[] = {1, 2, 3, 4, 5, 8};
+    const int constants[] = {LOWEST, HIGHEST};
     for EACH(c, nonzero_counts)
         for (int class = 0; class < CLASSES; class++) {
-            for EACH(g, group_counts)
-                for (int high = 0; high < 2; high++)
-                    product_sparse_s8(nonzero_counts[c], 72, group_counts[g], high, class);
-            for (int repeat = 0; repeat < 10; repeat++)
-                product_sparse_s16(nonzero_counts[c], 72, class);
+            const size_t count = nonzero_counts[c], repeats = count > 100 ? 1 : 2;
+            for (size_t groups = 1; groups <= 9; groups++)
+                for (size_t repeat = 0; repeat < repeats; repeat++)
+                    every_sparse(count, 4 * (1 + below(12)), groups, class, other_class(class));
             for (int bits = 8; bits <= 32; bits++)
                 for (int overflow = 0; overflow < SPPIM_OVERFLOW_COUNT; overflow++)
-                    product_finite_s16(nonzero_counts[c], bits, overflow, class);
+                    product_finite_s16(count, bits, overflow, class);
         }
-    product_sparse_s8(60, LARGEST_DEPTH, 1, true, RANDOM);
-    product_sparse_s16(60, LARGEST_DEPTH, RANDOM);
+    for (size_t groups = 1; groups <= 9; groups++)
+        for (unsigned begins = 0; begins < 4; begins++)
+            for (int order = 0; order < 2; order++)
+                product_sparse_s8(8, 12, groups, RANDOM, RANDOM, begins, order);
+    for EACH(a, constants) /* sums of words and bytes that need more than 32 bits */
+        for EACH(b, constants)
+            for (size_t groups = 1; groups <= 5; groups++)
+                every_sparse(1040, 8, groups, constants[a], constants[b]);
+    for (size_t groups = 1; groups <= 4; groups++)
+        product_sparse_s16s8(1040, 8, groups, EXTREME, LOWEST);
+    every_sparse(60, LARGEST_DEPTH, 1, NONZERO, RANDOM);
 }
 
 /* ---- activations and errors -------------------------------------------------------------------------------------- */
@@ -383,7 +553,7 @@ static void requantize_s32(int shift, int hi)
 {
     CASE("requantize_relu_s32", "shift hi", shift, hi);
     const int32_t *acc = sums_near_edges(shift, hi);
-    add_output(32);
+    add_output(32, 1);
     for EACH_LEVEL
         finish(level[now.level]->requantize_relu_s32(acc, shift, hi, out(0)));
 }
@@ -394,7 +564,7 @@ static void requantize_s64(int shift, int round, int hi)
     int64_t *acc = input(0, 256);
     for (size_t i = 0; i < 32; i++)
         acc[i] = near_edge(shift, 63, hi);
-    add_output(32);
+    add_output(32, 1);
     for EACH_LEVEL
         finish(level[now.level]->requantize_relu_s64(acc, shift, round, hi, out(0)));
 }
@@ -404,20 +574,19 @@ static void gate_s32(int shift, int class)
     CASE("gate_s32", "shift class", shift, class);
     const int32_t *acc = sums_near_edges(shift, SPPIM_ERROR_MAX);
     const int8_t *y = input8(1, 32, class);
-    add_output(32);
+    add_output(32, 1);
     for EACH_LEVEL
         finish(level[now.level]->gate_s32(acc, y, shift, out(0)));
 }
 
-static void widen_s32(size_t count)
+static void join_s32(size_t count)
 {
-    CASE("widen_s32", "count", (long)count);
-    const int32_t *sum = input32(0, count, below(2) ? EXTREME : RANDOM);
-    int64_t *acc = add_output(8 * count);
-    for (size_t i = 0; i < count; i++)
-        acc[i] = value(RANDOM, 62);
+    CASE("join_s32", "count", (long)count);
+    const int32_t *low = input32(0, count, below(2) ? EXTREME : RANDOM);
+    const int32_t *high = input32(1, count, below(2) ? EXTREME : RANDOM);
+    add_output(count, 8);
     for EACH_LEVEL {
-        level[now.level]->widen_s32(sum, count, out(0));
+        level[now.level]->join_s32(low, high, count, out(0));
         finish(0);
     }
 }
@@ -437,50 +606,43 @@ static void check_activations(void)
             for (int class = 0; class < CLASSES; class++)
                 gate_s32(shift, class);
         for (size_t count = 0; count <= 320; count += 32)
-            widen_s32(count);
+            join_s32(count);
     }
 }
 
 /* ---- facts about inputs, and their other orders ------------------------------------------------------------------ */
 
-static void compress_s8(size_t count, size_t base, int class)
+/* What the 64 places after the last contain is free. */
+static void forget_rest(size_t i, size_t size, size_t found)
 {
-    CASE("compress_s8", "count base class", (long)count, (long)base, class);
+    memcpy((char *)out(i) + found * size, output[i].initial + output[i].place + found * size, 64 * size);
+}
+
+static void compress_s8(size_t count, size_t base, int which, int class)
+{
+    CASE("compress_s8", "count base which class", (long)count, (long)base, which, class);
     const int8_t *x = input8(0, count, class);
-    add_output(2 * (count + 64));
-    add_output(count + 64);
+    add_output(count + 64, 2);
+    add_output(count + 64, 1);
     for EACH_LEVEL {
-        const size_t found = level[now.level]->compress_s8(x, count, base, out(0), out(1));
-        if (found <= count) { /* what the 64 places after the last contain is free */
-            memcpy((uint16_t *)out(0) + found, output[0].initial + GUARD + 2 * found, 2 * 64);
-            memcpy((int8_t *)out(1) + found, output[1].initial + GUARD + found, 64);
-        }
+        const size_t found = level[now.level]->compress_s8(x, count, base, which, out(0), out(1));
+        for (size_t i = 0; found <= count && i < 2; i++)
+            forget_rest(i, 2 - i, found);
         finish(found);
     }
 }
 
-static void compress_s16(size_t count, size_t base, int class)
+static void compress_s16(size_t count, size_t base, int which, int class)
 {
-    CASE("compress_s16", "count base class", (long)count, (long)base, class);
+    CASE("compress_s16", "count base which class", (long)count, (long)base, which, class);
     const int16_t *x = input16(0, count, class);
-    add_output(2 * (count + 64));
-    add_output(2 * (count + 64));
+    add_output(count + 64, 2);
+    add_output(count + 64, 2);
     for EACH_LEVEL {
-        const size_t found = level[now.level]->compress_s16(x, count, base, out(0), out(1));
-        for (int i = 0; found <= count && i < 2; i++)
-            memcpy((uint16_t *)out(i) + found, output[i].initial + GUARD + 2 * found, 2 * 64);
+        const size_t found = level[now.level]->compress_s16(x, count, base, which, out(0), out(1));
+        for (size_t i = 0; found <= count && i < 2; i++)
+            forget_rest(i, 2, found);
         finish(found);
-    }
-}
-
-static void columns_s32(size_t panels)
-{
-    CASE("columns_s32", "panels", (long)panels);
-    const int32_t *lanes = input32(0, panels * SPPIM_PANEL, RANDOM);
-    add_output(4 * panels * SPPIM_PANEL);
-    for EACH_LEVEL {
-        level[now.level]->columns_s32(lanes, panels, out(0));
-        finish(0);
     }
 }
 
@@ -488,9 +650,21 @@ static void census_s8(size_t count, int class)
 {
     CASE("census_s8", "count class", (long)count, class);
     const int8_t *x = input8(0, count, class);
-    add_output(4);
+    uint8_t *bits = add_output(1, 1);
+    *bits = magnitude(below(2) ? ZERO : SPARSE);
     for EACH_LEVEL
         finish(level[now.level]->census_s8(x, count, out(0)));
+}
+
+static void census_s16(size_t count, int class, int extremes)
+{
+    CASE("census_s16", "count class extremes", (long)count, class, extremes);
+    const int16_t *x = input16(0, count, class);
+    const int64_t a = value(extremes, 16), b = value(extremes, 16);
+    *(int16_t *)add_output(1, 2) = (int16_t)(a < b ? a : b);
+    *(int16_t *)add_output(1, 2) = (int16_t)(a < b ? b : a);
+    for EACH_LEVEL
+        finish(level[now.level]->census_s16(x, count, out(0), out(1)));
 }
 
 static void tally_s8(size_t rows, size_t columns, size_t pad, int class)
@@ -498,8 +672,8 @@ static void tally_s8(size_t rows, size_t columns, size_t pad, int class)
     const size_t ld = columns + pad;
     CASE("tally_s8", "rows columns ld class", (long)rows, (long)columns, (long)ld, class);
     const int8_t *x = input8(0, extent(rows, ld, columns), class);
-    fill32(add_output(4 * columns), columns, SMALL);
-    fill32(add_output(4 * columns), columns, RANDOM);
+    fill32(add_output(columns, 4), columns, SMALL);
+    fill32(add_output(columns, 4), columns, RANDOM);
     for EACH_LEVEL {
         level[now.level]->tally_s8(x, rows, ld, columns, out(0), out(1));
         finish(0);
@@ -517,53 +691,65 @@ static const uint16_t *chosen_rows(size_t rows, size_t stored)
 
 static void transpose_s8(size_t rows, size_t columns, size_t pad)
 {
-    const size_t stored = rows + below(rows + 1), ld = columns + pad, ld_out = sppim_round_up(rows, 16) + 16 * below(3);
+    const size_t pads[] = {0, 16, 32, 3}, padded = sppim_round_up(rows, 16);
+    const size_t stored = rows + below(rows + 1), ld = columns + pad, ld_out = padded + PICK(pads);
     CASE("transpose_s8", "rows columns ld ld_out", (long)rows, (long)columns, (long)ld, (long)ld_out);
     const int8_t *x = input8(0, extent(stored, ld, columns), RANDOM);
     const uint16_t *row = chosen_rows(rows, stored);
-    add_output(extent(columns, ld_out, sppim_round_up(rows, 16)));
+    add_output(extent(columns, ld_out, padded), 1);
     for EACH_LEVEL {
         level[now.level]->transpose_s8(x, row, rows, ld, columns, out(0), ld_out);
         finish(0);
     }
 }
 
-static void pack_s8(size_t rows, size_t pad)
+static void pack_s8(size_t rows, size_t pad, unsigned wanted)
 {
+    const size_t pads[] = {0, 64, 128, 5};
     const size_t stored = rows + below(rows + 1), ld = 64 + pad, depth = sppim_round_up(rows, 4);
-    const size_t stride = depth * 32 + 64 * below(3);
-    CASE("pack_s8", "rows ld stride", (long)rows, (long)ld, (long)stride);
+    const size_t stride = depth * 32 + PICK(pads);
+    CASE("pack_s8", "rows ld stride wanted", (long)rows, (long)ld, (long)stride, (long)wanted);
     const int8_t *x = input8(0, extent(stored, ld, 64), RANDOM);
     const uint16_t *row = chosen_rows(rows, stored);
-    add_output(stride + depth * 32);
-    add_output(depth * 64);
+    add_output(stride + depth * 32, 1);
+    add_output(depth * 64, 1);
     for EACH_LEVEL {
-        level[now.level]->pack_s8(x, row, rows, ld, out(0), stride, out(1));
+        level[now.level]->pack_s8(x, row, rows, ld, wanted & 1 ? out(0) : NULL, stride, wanted & 2 ? out(1) : NULL);
         finish(0);
     }
 }
 
+static void check_lists(void)
+{
+    const size_t lengths[] = {0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 127, 128, 129, 200, 1000, 5000};
+    const int extremes[] = {ZERO, SMALL, EXTREME, RANDOM};
+    for EACH(n, lengths)
+        for (int class = 0; class < CLASSES; class++) {
+            for (int which = SPPIM_ALL; which <= SPPIM_POSITIVE; which++) {
+                compress_s8(lengths[n], PICK(lengths), which, class);
+                compress_s8(lengths[n], 65536 - lengths[n], which, class);
+                compress_s16(lengths[n], PICK(lengths), which, class);
+                compress_s16(lengths[n], 65536 - lengths[n], which, class);
+            }
+            census_s8(lengths[n], class);
+            for EACH(e, extremes)
+                census_s16(lengths[n], class, extremes[e]);
+        }
+    census_s8((size_t)2200 << 10, NONZERO); /* beyond 16-bit counters of 32 lanes, */
+    census_s16((size_t)1100 << 10, NONZERO, ZERO); /* of 16 */
+}
+
 static void check_inputs(void)
 {
-    const size_t lengths[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 95, 127, 128, 129, 200, 1000, 5000};
-    const size_t tallied[] = {0, 1, 2, 3, 64, 254, 255}, pads[] = {0, 64, 7};
-    for (int repeat = 0; repeat < 4; repeat++)
-        for EACH(n, lengths)
-            for (int class = 0; class < CLASSES; class++) {
-                compress_s8(lengths[n], PICK(lengths), class);
-                compress_s8(lengths[n], 65536 - lengths[n], class);
-                compress_s16(lengths[n], 65536 - lengths[n], class);
-                census_s8(lengths[n], class);
-            }
-    for (size_t panels = 0; panels < 6; panels++)
-        columns_s32(panels);
+    const size_t tallied[] = {0, 1, 2, 3, 64, 127, 128, 129, 254, 255}, pads[] = {0, 64, 7};
     for EACH(r, tallied)
-        for (size_t columns = 0; columns <= 192; columns += 64)
+        for (size_t columns = 0; columns <= 256; columns += 64)
             for (int class = 0; class < CLASSES; class++)
                 tally_s8(tallied[r], columns, PICK(pads), class);
     for (size_t rows = 0; rows <= 70; rows++)
         for EACH(p, pads) {
-            pack_s8(rows, pads[p]);
+            for (unsigned wanted = 0; wanted < 4; wanted++)
+                pack_s8(rows, pads[p], wanted);
             for (size_t columns = 0; columns <= 192; columns += 64)
                 transpose_s8(rows, columns, pads[p]);
         }
@@ -589,9 +775,11 @@ static int32_t gradient_value(int shift, bool narrow)
 
 static const int16_t *some_weights(size_t count)
 {
+    const int classes[] = {RANDOM, RANDOM, SMALL, SPARSE, ZERO}, class = PICK(classes);
     int16_t *w = input(0, 2 * count);
     for (size_t i = 0; i < count; i++)
-        w[i] = (int16_t)(below(4) ? sppim_sat(value(RANDOM, 16), -SPPIM_WEIGHT_MAX, SPPIM_WEIGHT_MAX)
+        w[i] = (int16_t)(below(4) ? sppim_sat(value(class, 16), -SPPIM_WEIGHT_MAX, SPPIM_WEIGHT_MAX)
+                         : class != RANDOM ? 0
                          : below(2) ? SPPIM_WEIGHT_MAX - (int)below(3)
                                     : -SPPIM_WEIGHT_MAX + (int)below(3));
     return w;
@@ -613,47 +801,93 @@ static const int32_t *some_gradient(size_t rows, size_t ld, int shift, int kind)
     return g;
 }
 
+/* Outputs of an update, and which of them are wanted. */
+typedef struct target {
+    const int16_t *w;
+    unsigned wanted;
+    bool in_place;
+    size_t half; /* of a group */
+} target;
+
+static target some_target(size_t rows, int product_bits)
+{
+    const size_t count = rows * 32;
+    const target t = {.w = some_weights(count), .wanted = (unsigned)below(8) & (product_bits <= 8 ? 7 : 4),
+                      .in_place = below(2), .half = below(2)};
+    int16_t *w_next = add_output(count, 2);
+    if (t.in_place)
+        memcpy(w_next, t.w, 2 * count);
+    add_output(rows, 1);           /* zeros */
+    add_output(count, 1);          /* quads */
+    add_output(2 * count + 32, 1); /* rows */
+    add_output(count, 2);          /* pairs */
+    return t;
+}
+
+/* As the level sees it. */
+static sppim_update_rows panel_of(const target *t)
+{
+    return (sppim_update_rows){.w = t->in_place ? out(0) : t->w, .w_next = out(0), .zeros = out(1),
+                               .quads = t->wanted & 1 ? out(2) : NULL,
+                               .rows = t->wanted & 2 ? (int8_t *)out(3) + t->half * 32 : NULL,
+                               .pairs = t->wanted & 4 ? out(4) : NULL};
+}
+
+static sppim_update some_update(int shift, int round, int product_bits, bool narrow)
+{
+    return (sppim_update){.shift = shift, .round = round, .k0 = (uint32_t)draw(), .k1 = (uint32_t)draw(),
+                          .product_bits = product_bits, .columns = below(3) ? 1 + below(2000) : below(1 << 20),
+                          .narrow = narrow};
+}
+
+static uint32_t some_index(void) { return (uint32_t)(below(2) ? below(4096) : below((size_t)1 << 31)); }
+
 static void update_s16(size_t rows, size_t ld, int shift, int round, int product_bits, int kind)
 {
-    const bool in_place = below(2), bytes = product_bits <= 8;
-    const unsigned wanted = (unsigned)below(8);
-    const size_t count = rows * 32, columns = below(3) ? 1 + below(2000) : below(1 << 20);
-    const uint32_t index = (uint32_t)(below(2) ? below(4096) : below((size_t)1 << 31));
-    const sppim_update u = {.shift = shift, .round = round, .k0 = (uint32_t)draw(), .k1 = (uint32_t)draw(),
-                            .product_bits = product_bits, .columns = columns, .narrow = kind == 0 && below(2)};
-    CASE("update_s16", "rows ld shift round bits kind narrow in_place wanted index columns", (long)rows, (long)ld, shift,
-         round, product_bits, kind, u.narrow, in_place, (long)wanted, (long)index, (long)columns);
-    const int16_t *w = some_weights(count);
+    const sppim_update u = some_update(shift, round, product_bits, kind == 0 && below(2));
+    const uint32_t index = some_index();
+    CASE("update_s16", "rows ld shift round bits kind narrow index columns", (long)rows, (long)ld, shift, round,
+         product_bits, kind, u.narrow, (long)index, (long)u.columns);
+    const target t = some_target(rows, product_bits);
     const int32_t *gradient = some_gradient(rows, ld, shift, kind);
-    if (in_place)
-        memcpy(add_output(2 * count), w, 2 * count);
-    else
-        add_output(2 * count);
-    add_output(rows);           /* zeros */
-    add_output(count);          /* quads */
-    add_output(2 * count + 32); /* rows */
-    add_output(2 * count);      /* pairs */
-    for EACH_LEVEL {
-        const sppim_update_rows panel = {.w = in_place ? out(0) : w, .w_next = out(0), .zeros = out(1),
-                                         .quads = bytes && wanted & 1 ? out(2) : NULL,
-                                         .rows = bytes && wanted & 2 ? (uint8_t *)out(3) + index % 2 * 32 : NULL,
-                                         .pairs = wanted & 4 ? out(4) : NULL};
-        finish(level[now.level]->update_s16(&u, gradient, ld, rows, index, panel));
-    }
+    for EACH_LEVEL
+        finish(level[now.level]->update_s16(&u, gradient, ld, rows, index, panel_of(&t)));
+}
+
+static void update_outer_s16(size_t rows, int shift, int round, int product_bits, int row_class, int error_class)
+{
+    const sppim_update u = some_update(shift, round, product_bits, below(2));
+    const uint32_t index = some_index();
+    CASE("update_outer_s16", "rows shift round bits narrow row_class error_class index columns", (long)rows, shift, round,
+         product_bits, u.narrow, row_class, error_class, (long)index, (long)u.columns);
+    const target t = some_target(rows, product_bits);
+    int16_t *row = input(1, 2 * rows), *error = input(2, 64);
+    for (size_t r = 0; r < rows; r++)
+        row[r] = bounded(row_class, 255);
+    for (size_t lane = 0; lane < 32; lane++)
+        error[lane] = bounded(error_class, SPPIM_ERROR_MAX);
+    for EACH_LEVEL
+        finish(level[now.level]->update_outer_s16(&u, row, error, rows, index, panel_of(&t)));
 }
 
 static void check_update(void)
 {
-    const size_t row_groups[] = {0, 4, 8, 12, 64}, lds[] = {32, 256};
+    const size_t row_groups[] = {0, 4, 8, 12, 16, 20, 64}, lds[] = {32, 256, 35};
     for (int shift = 0; shift <= 16; shift++)
         for (int product_bits = 2; product_bits <= 16; product_bits++)
             for (int kind = 0; kind < 4; kind++)
-                for (int repeat = 0; repeat < 3; repeat++)
+                for (int repeat = 0; repeat < 3; repeat++) {
                     update_s16(PICK(row_groups), PICK(lds), shift, SPPIM_SR, product_bits, kind);
+                    update_outer_s16(PICK(row_groups), shift, SPPIM_SR, product_bits, (int)below(CLASSES),
+                                     (int)below(CLASSES));
+                }
     for (int shift = 0; shift <= 46; shift++)
         for (int round = 0; round < SPPIM_ROUNDING_COUNT; round++)
-            for (int kind = 0; kind < 4; kind++)
-                update_s16(8, 32, shift, round, 2 + (int)below(15), kind);
+            for (int kind = 0; kind < 4; kind++) {
+                const int product_bits = 2 + (int)below(15);
+                update_s16(8, 32, shift, round, product_bits, kind);
+                update_outer_s16(8, shift, round, product_bits, (int)below(CLASSES), (int)below(CLASSES));
+            }
 }
 
 int main(int argc, char **argv)
@@ -672,6 +906,7 @@ int main(int argc, char **argv)
     check_dense();
     check_sparse();
     check_activations();
+    check_lists();
     check_inputs();
     check_update();
     printf("checks %zu\n", checks);
