@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sppim_core.errors import ShapeError
+
 ARITHMETIC_VERSION: int
 RULES: tuple[str, ...]
 ROUNDINGS: tuple[str, ...]
@@ -48,20 +50,23 @@ class WeightsCore:
     @property
     def bytes(self) -> bool: ...
 
+class Unfit(ShapeError): ...
+
 class Engine:
     def __init__(self, threads: int, isa: str | None = None) -> None: ...
     def product(
         self,
         weights: WeightsCore,
         x: NDArray[Any],
-        type_: int,
+        y: NDArray[Any] | None,
         bits: int,
         overflow: int,
         path: int,
-        y: NDArray[Any],
         repeat: int,
-    ) -> int: ...
-    def gradient(self, x: NDArray[np.int8], d: NDArray[np.int8], path: int, g: NDArray[np.int32]) -> None: ...
+    ) -> tuple[NDArray[Any], int]: ...
+    def gradient(
+        self, x: NDArray[np.int8], d: NDArray[np.int8], g: NDArray[np.int32] | None, path: int, repeat: int
+    ) -> NDArray[np.int32]: ...
 
 class Core:
     batches: int

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from cpython.buffer cimport PyBUF_ND, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_GetPointer
 
 import numpy as np
 
@@ -195,8 +195,67 @@ cdef class WeightsCore:
 TYPES = {"uint8": SPPIM_U8, "int8": SPPIM_S8, "int16": SPPIM_S16, "pot": SPPIM_POT}
 
 
+cdef struct _ArrayInterface:  # what __array_struct__ points to: NumPy's array interface, version 3
+    int two
+    int dimensions
+    char kind
+    int item_size
+    int flags
+    Py_ssize_t *shape
+    Py_ssize_t *strides
+    void *data
+
+
+cdef enum:  # its flags
+    _CONTIGUOUS = 0x1
+    _ALIGNED = 0x100
+    _NATIVE = 0x200
+    _WRITABLE = 0x400
+
+
+cdef struct _Matrix:
+    size_t rows, columns
+    int item_size
+    bint is_signed
+    void *data
+
+
+cdef object _ndarray = np.ndarray
+
+
+class Unfit(ShapeError):
+    """Arrays that a product or gradient does not take as they are; nothing has been done."""
+
+
+cdef int _read_matrix(object array, int flags, _Matrix *to) except -1:
+    """A plain matrix of integers in C order, aligned, in native bytes; else Unfit. A memoryview takes far longer."""
+    if type(array) is not _ndarray:
+        raise Unfit("not a plain array")
+    capsule = array.__array_struct__
+    cdef _ArrayInterface *a = <_ArrayInterface *>PyCapsule_GetPointer(capsule, NULL)
+    flags |= _CONTIGUOUS | _ALIGNED | _NATIVE
+    if a.dimensions != 2 or (a.flags & flags) != flags or a.kind not in (b"i", b"u"):
+        raise Unfit("not a matrix of integers in C order")
+    to.rows, to.columns, to.data = a.shape[0], a.shape[1], a.data
+    to.item_size, to.is_signed = a.item_size, a.kind == b"i"
+    return 0
+
+
+cdef bint _is_signed_matrix(const _Matrix *a, size_t rows, size_t columns, int item_size) noexcept:
+    return a.is_signed and a.item_size == item_size and a.rows == rows and a.columns == columns
+
+
+cdef bint _overlap(const _Matrix *a, const _Matrix *b) noexcept:
+    cdef uintptr_t first = <uintptr_t>a.data, second = <uintptr_t>b.data
+    cdef size_t size = a.rows * a.columns * a.item_size, other = b.rows * b.columns * b.item_size
+    return size != 0 and other != 0 and first < second + other and second < first + size
+
+
 cdef class Engine:
-    """One sppim_engine."""
+    """One sppim_engine.
+
+    Its methods are asked before anything is checked in Python; only arrays that they refuse (Unfit) are looked at by
+    kernels.py, which words what is wrong with them or brings them into the form wanted here."""
     cdef sppim_engine *engine
 
     def __cinit__(self, int32_t threads, isa=None):
@@ -209,66 +268,65 @@ cdef class Engine:
     def __reduce__(self):
         raise TypeError("Engine does not pickle")
 
-    def product(self, WeightsCore weights, x, int32_t type_, int32_t bits, int32_t overflow, int32_t path, y,
-                size_t repeat):
-        """x [m][k], y [m][n]: C-contiguous, aligned arrays of the types that type_ implies, y writable; does it `repeat`
-        times. Returns how often fit changed a sum."""
-        cdef Py_buffer from_buffer, to_buffer
-        PyObject_GetBuffer(x, &from_buffer, PyBUF_ND)
-        try:
-            PyObject_GetBuffer(y, &to_buffer, PyBUF_ND | PyBUF_WRITABLE)
-            try:
-                return self.multiply(weights, &from_buffer, type_, bits, overflow, path, &to_buffer, repeat)
-            finally:
-                PyBuffer_Release(&to_buffer)
-        finally:
-            PyBuffer_Release(&from_buffer)
-
-    cdef object multiply(self, WeightsCore weights, Py_buffer *x, int32_t type_, int32_t bits, int32_t overflow,
-                         int32_t path, Py_buffer *y, size_t repeat):
-        cdef size_t in_size = 2 if type_ == SPPIM_S16 else 1
-        cdef size_t out_size = 4 if weights.bytes and type_ != SPPIM_S16 else 8
-        cdef size_t m = x.len // (weights.k * in_size)
-        if <size_t>x.len != m * weights.k * in_size or <size_t>y.len != m * weights.n * out_size:
-            raise ShapeError(f"product: {x.len} and {y.len} bytes for ({m}, {weights.k}) and ({m}, {weights.n})")
-        if not m:
-            return 0
-        if <uintptr_t>x.buf % in_size or <uintptr_t>y.buf % out_size:
-            raise ShapeError("product: data is not aligned")
+    def product(self, WeightsCore weights not None, x, y, int32_t bits, int32_t overflow, int32_t path, size_t repeat):
+        """x [m][k] times weights to y [m][n], to a new array if y is None; does it `repeat` times. Returns y and how
+        often fit changed a sum."""
+        cdef _Matrix from_, to
+        _read_matrix(x, 0, &from_)
+        if from_.item_size > (2 if from_.is_signed else 1) or from_.columns != weights.k:
+            raise Unfit("product: x does not fit the weights")
+        cdef int32_t type_ = SPPIM_S16 if from_.item_size == 2 else SPPIM_S8 if from_.is_signed else SPPIM_U8
+        cdef int out_size = 8 if type_ == SPPIM_S16 or not weights.bytes else 4
+        if y is None:
+            y = np.empty((from_.rows, weights.n), np.int32 if out_size == 4 else np.int64)
+        _read_matrix(y, _WRITABLE, &to)
+        if not _is_signed_matrix(&to, from_.rows, weights.n, out_size) or _overlap(&from_, &to):
+            raise Unfit("product: y does not fit x and the weights")
         cdef sppim_accumulator accumulator = sppim_accumulator(bits=bits, overflow=overflow)
-        cdef const void *from_ = x.buf
-        cdef void *to = y.buf
         cdef uint64_t changed = 0
         cdef size_t i
         cdef sppim_status status = SPPIM_OK
         cdef _Poll poll = _Poll()
         with nogil:
             for i in range(repeat):
-                status = sppim_product(self.engine, weights.weights, from_, type_, m, accumulator, path, _poll,
-                                       <void *>poll, to, &changed)
+                status = sppim_product(self.engine, weights.weights, from_.data, type_, from_.rows, accumulator, path,
+                                       _poll, <void *>poll, to.data, &changed)
                 if status != SPPIM_OK:
                     break
         if poll.error is not None:
             raise poll.error
         _check(status, "product")
-        return changed
+        return y, changed
 
-    def gradient(self, const int8_t[:, ::1] x, const int8_t[:, ::1] d, int32_t path, int32_t[:, ::1] g):
-        cdef size_t b = x.shape[0], k = x.shape[1], n = d.shape[1]
-        if <size_t>d.shape[0] != b or <size_t>g.shape[0] != k or <size_t>g.shape[1] != n:
-            raise ShapeError(f"gradient: x ({b}, {k}), d ({d.shape[0]}, {n}), g ({g.shape[0]}, {g.shape[1]})")
-        if not k or not n:
-            return
-        cdef const int8_t *x_data = &x[0, 0] if b else NULL
-        cdef const int8_t *d_data = &d[0, 0] if b else NULL
-        cdef int32_t *g_data = &g[0, 0]
-        cdef sppim_status status
+    def gradient(self, x, d, g, int32_t path, size_t repeat):
+        """The transpose of x [b][k] times d [b][n] to g [k][n], to a new array if g is None; does it `repeat` times.
+        Returns g."""
+        cdef _Matrix left, right, to
+        _read_matrix(x, 0, &left)
+        _read_matrix(d, 0, &right)
+        if (not _is_signed_matrix(&left, left.rows, left.columns, 1)
+                or not _is_signed_matrix(&right, left.rows, right.columns, 1)
+                or max(left.rows, left.columns, right.columns) > 65535):
+            raise Unfit("gradient: x and d do not fit each other")
+        if g is None:
+            g = np.empty((left.columns, right.columns), np.int32)
+        _read_matrix(g, _WRITABLE, &to)
+        if (not _is_signed_matrix(&to, left.columns, right.columns, 4)
+                or _overlap(&left, &to) or _overlap(&right, &to)):
+            raise Unfit("gradient: g does not fit x and d")
+        cdef size_t i
+        cdef sppim_status status = SPPIM_OK
         cdef _Poll poll = _Poll()
         with nogil:
-            status = sppim_gradient(self.engine, x_data, d_data, b, k, n, path, _poll, <void *>poll, g_data)
+            for i in range(repeat):
+                status = sppim_gradient(self.engine, <const int8_t *>left.data, <const int8_t *>right.data, left.rows,
+                                        left.columns, right.columns, path, _poll, <void *>poll, <int32_t *>to.data)
+                if status != SPPIM_OK:
+                    break
         if poll.error is not None:
             raise poll.error
         _check(status, "gradient")
+        return g
 
 
 def unfold(const int8_t[:, :, :, ::1] x, int32_t rows, int32_t columns, int32_t stride, int32_t padding):

@@ -11,7 +11,7 @@ from sppim_core.errors import IsaError, ShapeError
 
 def integer(name: str, value, low: int, high: int) -> int:
     """value as an int within low..high; bools, floats and strings are refused, never converted."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+    if type(value) is not int and (isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral)):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     number = int(value)
     if not low <= number <= high:
@@ -56,7 +56,7 @@ def plain_array(name: str, value) -> np.ndarray:
 
 
 def array(name: str, value, dtype, ndim: int, low: int | None = None, high: int | None = None) -> np.ndarray:
-    """value as an aligned C-contiguous array of dtype (copied if its layout differs, never cast).
+    """value as a plain aligned C-contiguous array of dtype (copied if its layout differs, never cast).
 
     Integer arrays of another width are accepted only if low and high are given and all values lie between."""
     value = plain_array(name, value)
@@ -69,4 +69,4 @@ def array(name: str, value, dtype, ndim: int, low: int | None = None, high: int 
     if low is not None and value.size and (value.min() < low or value.max() > high):
         bad = value.min() if value.min() < low else value.max()
         raise ValueError(f"{name} must hold values in {low}..{high}, found {bad}")
-    return np.require(value.astype(dtype, copy=False), requirements=["C", "A"])
+    return np.require(value.astype(dtype, copy=False), requirements=["C", "A", "E"])

@@ -3,7 +3,6 @@
 Exact integer matrix products on packed weights, with sparse operands, power-of-two weights and accumulators of any
 width."""
 
-import os
 import threading
 
 import numpy as np
@@ -12,9 +11,15 @@ from sppim_core import _core, check
 from sppim_core.errors import ShapeError
 from sppim_core.formats import PATHS, Accumulator
 
-_OPERANDS = {np.dtype(name): _core.TYPES[name] for name in ("uint8", "int8", "int16")}
-_NARROW, _WIDE = np.dtype(np.int32), np.dtype(np.int64)
-_local = threading.local()  # engines of a thread: each serves one call at a time
+
+class _Engines(threading.local):
+    """The engines of a thread, by threads and level, with their threads and memory: each serves one call at a time."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, str], _core.Engine] = {}
+
+
+_engines = _Engines()
 
 
 class Weights:
@@ -80,23 +85,33 @@ def product(
     array for the result. repeat: do it so many times in one call, for benchmarks."""
     if not isinstance(weights, Weights):
         raise TypeError(f"weights must be Weights, not {type(weights).__name__}")
-    x = check.plain_array("x", x)
-    type_ = _OPERANDS.get(x.dtype)
-    if type_ is None:
-        raise TypeError(f"x must hold uint8, int8 or int16, not {x.dtype}")
-    if x.ndim != 2 or not (x.flags.c_contiguous and x.flags.aligned):
-        x = check.array("x", x, x.dtype, 2)
-    if x.shape[1] != weights.shape[0]:
-        raise ShapeError(f"x has {x.shape[1]} columns, weights {weights.shape[0]} rows")
     if accumulator is not None and not isinstance(accumulator, Accumulator):
         raise TypeError(f"accumulator must be an Accumulator, not {accumulator!r}")
-    wide = x.itemsize == 2 or not weights._core.bytes
-    out = _output(out, (len(x), weights.shape[1]), _WIDE if wide else _NARROW, x)
     bits, overflow = (accumulator.bits, _core.OVERFLOWS.index(accumulator.overflow)) if accumulator else (0, 0)
     way = PATHS.index(check.choice("path", path, PATHS))
     repeat = check.integer("repeat", repeat, 1, 2**31)
-    changed = _engine(threads, isa).product(weights._core, x, type_, bits, overflow, way, out, repeat)
-    return out if accumulator is None else (out, changed)
+    engine, core = _engine(threads, isa), weights._core
+    try:
+        y, changed = engine.product(core, x, out, bits, overflow, way, repeat)
+    except _core.Unfit:
+        y = None
+    if y is None:  # outside of the except clause, so that an error here is not shown as one during another
+        x, y = _product_arrays(x, weights, out)
+        y, changed = engine.product(core, x, y, bits, overflow, way, repeat)
+    y = y if out is None else out
+    return y if accumulator is None else (y, changed)
+
+
+def _product_arrays(x, weights: Weights, out) -> tuple[np.ndarray, np.ndarray | None]:
+    """x and out checked, as plain arrays; no out stays None."""
+    x = check.plain_array("x", x)
+    if x.dtype not in (np.uint8, np.int8, np.int16):
+        raise TypeError(f"x must hold uint8, int8 or int16, not {x.dtype}")
+    x = check.array("x", x, x.dtype, 2)
+    if x.shape[1] != weights.shape[0]:
+        raise ShapeError(f"x has {x.shape[1]} columns, weights {weights.shape[0]} rows")
+    wide = x.dtype == np.int16 or weights.dtype == np.int16
+    return x, _output(out, (len(x), weights.shape[1]), np.int64 if wide else np.int32, x)
 
 
 def gradient(
@@ -107,24 +122,39 @@ def gradient(
     isa: str | None = None,
     threads: int = 1,
     out: np.ndarray | None = None,
+    repeat: int = 1,
 ) -> np.ndarray:
     """A11.2: the transpose of x (b, k) times d (b, n), both int8; int32 (k, n).
 
-    Rows of d that are zero cost nothing; on the sparse path neither do zeros of x. Other arguments as in product()."""
+    Rows of d that are zero cost nothing; on the sparse path neither do zeros of x. repeat: do it so many times in one
+    call, for benchmarks. Other arguments as in product()."""
+    way = PATHS.index(check.choice("path", path, PATHS))
+    repeat = check.integer("repeat", repeat, 1, 2**31)
+    engine = _engine(threads, isa)
+    try:
+        g = engine.gradient(x, d, out, way, repeat)
+    except _core.Unfit:
+        g = None
+    if g is None:  # as in product()
+        x, d, g = _gradient_arrays(x, d, out)
+        g = engine.gradient(x, d, g, way, repeat)
+    return g if out is None else out
+
+
+def _gradient_arrays(x, d, out) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """x, d and out checked, as plain arrays; no out stays None."""
     x, d = check.array("x", x, np.int8, 2), check.array("d", d, np.int8, 2)
     if len(x) != len(d):
         raise ShapeError(f"x and d must have equal lengths, not {len(x)} and {len(d)}")
     if max(*x.shape, d.shape[1]) > 65535:
         raise ShapeError(f"x and d must have at most 65535 rows and columns, not {x.shape} and {d.shape}")
-    out = _output(out, (x.shape[1], d.shape[1]), np.int32, x, d)
-    _engine(threads, isa).gradient(x, d, PATHS.index(check.choice("path", path, PATHS)), out)
-    return out
+    return x, d, _output(out, (x.shape[1], d.shape[1]), np.int32, x, d)
 
 
-def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarray:
-    """out if it can take the result, or a new array."""
+def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarray | None:
+    """out as a plain array, if it can take the result."""
     if out is None:
-        return np.empty(shape, dtype)
+        return None
     out = check.plain_array("out", out)
     if out.shape != shape:
         raise ShapeError(f"out must have shape {shape}, not {out.shape}")
@@ -134,16 +164,15 @@ def _output(out, shape: tuple[int, int], dtype, *inputs: np.ndarray) -> np.ndarr
         raise ValueError("out must be C-contiguous, aligned and writable")
     if any(np.may_share_memory(out, x) for x in inputs if x.size):
         raise ValueError("out overlaps an input")
-    return out
+    return np.asarray(out)
 
 
 def _engine(threads: int, isa: str | None) -> _core.Engine:
-    """This thread's engine with so many threads at this level; kept, as are its threads and memory."""
-    engines = _local.__dict__.setdefault("engines", {})
-    if type(threads) is not int:
-        threads = check.integer("threads", threads, 1, 256)
-    level = isa if isinstance(isa, str) else os.environ.get("SPPIM_ISA")
-    if isa is not None and not isinstance(isa, str) or (threads, level) not in engines:
+    """This thread's engine with so many threads at this level."""
+    kept, level = _engines.kept, _core.isa_default() if isa is None else isa
+    engine = kept.get((threads, level)) if type(threads) is int and type(level) is str else None
+    if engine is None:
         check.isa(isa)
-        engines[threads, level] = _core.Engine(check.integer("threads", threads, 1, 256), isa or _core.isa_default())
-    return engines[threads, level]
+        key = check.integer("threads", threads, 1, 256), str(level)
+        engine = kept[key] = kept.get(key) or _core.Engine(*key)
+    return engine

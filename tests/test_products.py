@@ -1,7 +1,9 @@
 """A11: products on their own against NumPy's exact integers and the slow model, on every level, path, thread count."""
 
 import itertools
+import os
 import pickle
+import signal
 import threading
 
 import numpy as np
@@ -116,6 +118,64 @@ def test_out_and_repeat():
     assert kernels.product(x, kernels.Weights(w), out=out, repeat=3) is out
     assert np.array_equal(out, x.astype(int) @ w)
     assert kernels.product(x[:0], kernels.Weights(w)).shape == (0, 40)
+    d, g = values(rng, (4, 40), "int8"), np.empty((8, 40), np.int32)
+    assert kernels.gradient(x, d, out=g, repeat=3) is g
+    assert np.array_equal(g, x.astype(int).T @ d)
+
+
+def test_other_layouts_of_the_same_values(tmp_path):
+    """Subclasses, other memory layouts and an `out` beside the input take the longer way to the same result."""
+    rng = np.random.default_rng(8)
+    x, w, d = values(rng, (6, 20), "int16"), values(rng, (20, 7), "int8"), values(rng, (6, 7), "int8")
+    packed, product = kernels.Weights(w), x.astype(np.int64) @ w
+    raw = np.empty(x.nbytes + 1, np.uint8)
+    misaligned = raw[1:].view(np.int16).reshape(x.shape)
+    mapped = np.memmap(tmp_path / "x", np.int16, "w+", shape=x.shape)
+    misaligned[:] = mapped[:] = x
+    for same in (np.asfortranarray(x), x[::-1].copy()[::-1], misaligned, mapped):
+        out = np.empty((6, 7), np.longlong)
+        assert kernels.product(same, packed, out=out) is out and np.array_equal(out, product)
+    out = np.memmap(tmp_path / "out", np.int64, "w+", shape=(6, 7))
+    assert kernels.product(x, packed, out=out) is out and np.array_equal(out, product)
+
+    x = x.astype(np.int8)
+    g = np.memmap(tmp_path / "g", np.int32, "w+", shape=(20, 7))
+    assert kernels.gradient(np.asfortranarray(x), d[:, ::-1].copy()[:, ::-1], out=g) is g
+    assert np.array_equal(g, x.astype(int).T @ d)
+
+    memory = np.zeros(1000, np.int8)
+    x, out = memory[:20].reshape(1, 20), memory[20:48].view(np.int32).reshape(1, 7)
+    x[:] = 1
+    assert np.array_equal(kernels.product(x, packed, out=out)[0], w.sum(0))
+
+
+def test_the_default_level_is_that_of_the_environment_now(monkeypatch):
+    kernels.product(X, W)
+    monkeypatch.setenv("SPPIM_ISA", "pdp11")
+    with pytest.raises(IsaError, match="SPPIM_ISA='pdp11' is not one of ref"):
+        kernels.product(X, W)
+    monkeypatch.setenv("SPPIM_ISA", "ref")
+    assert kernels.product(X, W).tolist() == [[3] * 4] * 2
+    assert kernels.product(X, W, threads=np.int64(1), isa=np.str_("ref")).tolist() == [[3] * 4] * 2
+
+
+@pytest.mark.parametrize("what", ["product", "gradient"])
+def test_signals_come_in(what):
+    """A thread sends one, so the call has let other threads run; the engine can be used afterwards."""
+    x, w = np.ones((64, 300), np.int8), np.ones((300, 64), np.int8)
+    call, other = (kernels.product, kernels.Weights(w)) if what == "product" else (kernels.gradient, x)
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGALRM))
+    timer.start()
+    with pytest.raises(TimeoutError):
+        call(x, other, repeat=2**31)  # hours
+    timer.join()
+    signal.signal(signal.SIGALRM, before)
+    assert (call(x, other) == (300 if what == "product" else 64)).all()
 
 
 def test_weights_are_a_copy_and_pickle():
@@ -152,6 +212,9 @@ def test_threads_have_engines_of_their_own():
 
 
 X, W = np.ones((2, 3), np.int8), kernels.Weights(np.ones((3, 4), np.int8))
+READ_ONLY = np.ones((2, 4), np.int32)
+READ_ONLY.flags.writeable = False
+LONG = np.lib.stride_tricks.as_strided(X, (2, 65536), (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -183,9 +246,32 @@ X, W = np.ones((2, 3), np.int8), kernels.Weights(np.ones((3, 4), np.int8))
         (lambda: kernels.product(X, W, out=np.ones((2, 3), np.int32)), ShapeError, "out must have shape"),
         (lambda: kernels.product(X, W, out=np.ones((2, 4))), TypeError, "out must hold int32, not float64"),
         (lambda: kernels.product(X, W, out=np.ones((4, 2), np.int32).T), ValueError, "out must be C-contiguous"),
+        (lambda: kernels.product(X, W, out=READ_ONLY), ValueError, "out must be C-contiguous, aligned and writable"),
+        (lambda: kernels.product(X, W, out=[[1]]), TypeError, "out must be a NumPy array, not list"),
+        (lambda: kernels.product(X, W, out=np.ones((2, 4), "u4")), TypeError, "out must hold int32, not uint32"),
+        (lambda: kernels.product(X, W, out=np.ma.ones((2, 4), "i4")), TypeError, "out is a masked array"),
+        (lambda: kernels.product(X, W, threads=True), TypeError, "threads must be an integer, not True"),
+        (lambda: kernels.product(X, W, threads=1.0), TypeError, "threads must be an integer, not 1.0"),
+        (lambda: kernels.product(X, W, isa=["ref"]), TypeError, "isa must be a string"),
+        (lambda: kernels.product(X, W, path=0), TypeError, "path must be a string, one of auto, dense, sparse, not 0"),
+        (lambda: kernels.product(X, W, repeat=True), TypeError, "repeat must be an integer, not True"),
+        (lambda: kernels.product(X[0], W), ShapeError, r"x must have 2 dimensions, not shape \(3,\)"),
+        (lambda: kernels.product(X.astype(bool), W), TypeError, "x must hold uint8, int8 or int16, not bool"),
+        (lambda: kernels.product(X.astype("u2"), W), TypeError, "x must hold uint8, int8 or int16, not uint16"),
+        (lambda: kernels.product(X.astype(">i2"), W), TypeError, "x must hold uint8, int8 or int16, not >i2"),
+        (lambda: kernels.product([[1]], W), TypeError, "x must be a NumPy array, not list"),
+        (lambda: kernels.product(np.matrix(X), W), TypeError, "x is a numpy.matrix"),
         (lambda: kernels.product(np.ma.array(X), W), TypeError, "x is a masked array"),
         (lambda: kernels.gradient(X, X[:1]), ShapeError, "x and d must have equal lengths, not 2 and 1"),
         (lambda: kernels.gradient(X, X.astype(np.int16)), TypeError, "d must hold int8, not int16"),
+        (lambda: kernels.gradient(X.astype(np.uint8), X), TypeError, "x must hold int8, not uint8"),
+        (lambda: kernels.gradient(X, X[0]), ShapeError, r"d must have 2 dimensions, not shape \(3,\)"),
+        (lambda: kernels.gradient(LONG.copy(), X), ShapeError, "x and d must have at most 65535 rows and columns"),
+        (lambda: kernels.gradient(LONG.T.copy(), LONG.T), ShapeError, "x and d must have at most 65535 rows"),
+        (lambda: kernels.gradient(X, X, path="fast"), ValueError, "path must be one of auto, dense, sparse"),
+        (lambda: kernels.gradient(X, X, repeat=0), ValueError, "repeat must be in"),
+        (lambda: kernels.gradient(X, X, out=np.ones((3, 2), "i4")), ShapeError, r"out must have shape \(3, 3\)"),
+        (lambda: kernels.gradient(X, X, out=np.ones((3, 3), "i8")), TypeError, "out must hold int32, not int64"),
     ],
 )
 def test_bad_input(call, error, text):
@@ -198,3 +284,6 @@ def test_output_over_an_input():
     over = x.reshape(-1)[:32].view(np.int32).reshape(8, 1)
     with pytest.raises(ValueError, match="out overlaps an input"):
         kernels.product(x, kernels.Weights(np.ones((8, 1), np.int8)), out=over)
+    for operands in [(x, x[:, :1].copy()), (np.ones((8, 8), np.int8), x.reshape(64, 1)[:8])]:
+        with pytest.raises(ValueError, match="out overlaps an input"):
+            kernels.gradient(*operands, out=over)
