@@ -28,8 +28,14 @@ FLOORS: dict[int, dict] = {
         "geometric mean": 1.1,
         "numkong i8": 1.5,
     },
-    2: {"vpdpwssd": 0.94, "torch float32": 2.3, "numpy float64": 4.2, "numpy int16": 60, "12 bits": 0.85},
-    3: {"L2 bandwidth": 0.75, "numpy float32": 4},
+    2: {
+        "vpdpwssd": 0.94,
+        "torch float32": 2.3,
+        "numpy float64": 4.2,
+        "numpy int16": 60,
+        "int16 x int16, 12 bits, exact at any K / 11 bits": 0.85,
+    },
+    3: {"L2 bandwidth": 0.75, "batch 1, int8 x int8 / numpy float32": 4},
     4: {"int8 x PoT / shift-add": 8, "int16 x PoT / shift-add": 4.5},
     5: {
         "uint8 x int8, 50% zeros / scipy CSR int32": 18,
@@ -54,6 +60,8 @@ FLOORS: dict[int, dict] = {
         "step, batch 64, 8 bits, dense / torch LEP": 2.5,
         "step, batch 1, 16 bits, dense / torch LEP": 6,
         "step, batch 1, 8 bits, dense / torch LEP": 6,
+        "step, batch 1, 16 bits, MNIST-like / torch LEP": 6,
+        "step, batch 1, 8 bits, MNIST-like / torch LEP": 6,
     },
     9: {"int8 x int8, 20 bits, saturate / APyTypes": 100},
     10: {"1 thread": 1.9},
@@ -78,7 +86,9 @@ def measure(group: groups.Group, seconds: float) -> dict[str, float]:
 
 
 def judge(group: groups.Group, least: dict[str, float]) -> list[dict]:
-    """The lines of a group: one dictionary a ratio; ratio and ok are None where a case is missing."""
+    """The lines of a group: one dictionary a ratio; ratio and ok are None where a case is missing.
+
+    The rate and its part of the peak are those in C where that is measured, whichever case the ratio is of."""
     lines = []
     for ratio in group.ratios:
         line = dict(row=group.row, what=ratio.what, shape=group.shape, peer=ratio.peer)
@@ -86,9 +96,10 @@ def judge(group: groups.Group, least: dict[str, float]) -> list[dict]:
         reasons = [group.missing[name] for name in (ratio.ours, *ratio.peers) if name in group.missing]
         ours = least.get(ratio.ours)
         if ours:
-            line |= dict(ours_us=ours * 1e6, gmac_s=group.macs / ours * 1e-9 if group.macs else None)
+            in_c = least.get(groups.in_c(ratio.ours), ours)
+            line |= dict(ours_us=ours * 1e6, gmac_s=group.macs / in_c * 1e-9 if group.macs else None)
             if group.peak in least:
-                line["of_peak"] = least[group.peak] / ours
+                line["of_peak"] = least[group.peak] / in_c
         if reasons:
             line |= dict(missing="; ".join(reasons), ratio=None, ok=None)
         else:

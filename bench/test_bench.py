@@ -222,6 +222,17 @@ def test_compare(row):
         assert compare.table(lines).count("\n") == len(lines) + 1
 
 
+def test_a_peak_is_compared_to_the_case_in_c():
+    """Ratios to peers are of one call a product; rate and part of the peak are of many products in a call."""
+    group = groups.Group(1, (1, 1, 1), macs=1000, peak="vpdpbusd")
+    for peer in ("vpdpbusd", "torch float32"):
+        group.against("x w", "ours", peer)
+    least = {"ours": 4e-6, "ours, in C": 2e-6, "vpdpbusd": 1e-6, "torch float32": 12e-6}
+    to_peak, to_peer = compare.judge(group, least)
+    assert to_peak["ratio"] == to_peak["of_peak"] == to_peer["of_peak"] == 0.5 and to_peer["ratio"] == 3
+    assert to_peak["gmac_s"] == to_peer["gmac_s"] == 0.5
+
+
 def test_every_floor_is_used():
     """A floor whose peer no row names would never be checked."""
     every = [group for row in groups.ROWS for group in groups.of_row(row)]
