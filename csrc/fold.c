@@ -50,21 +50,12 @@ bool sppim_layer_repack(sppim_network *network, size_t l, bool skip)
 
 /* -S is the product of (m, -64), one more image, with the weights, the bias row included. */
 
-/* Rows of the layer before the first operand that is not zero add nothing. */
-static size_t first_step(const sppim_layer *layer, const int8_t *fold)
-{
-    size_t k = 0;
-    while (k < layer->k && !fold[k])
-        k++;
-    return k / SPPIM_DEPTH;
-}
-
 /* As signed operands, less what a row of zeros gives as such. */
 static void fold_quads(const sppim_job *j, size_t panel, int64_t *start)
 {
     const sppim_layer *layer = j->layer;
     const int8_t *fold = j->network->work.fold;
-    const size_t first = first_step(layer, fold) * SPPIM_DEPTH;
+    const size_t first = j->first;
     int32_t sums[2][SPPIM_PANEL];
     j->network->kernels->product_s8(fold + first, layer->depth, 2, (layer->depth - first) / 4, SPPIM_SIGNED,
                                     j->state->quads + (panel * layer->depth + first) * SPPIM_PANEL, (sppim_start){0}, sums[0],
@@ -90,7 +81,7 @@ static void fold_pairs(const sppim_job *j, size_t panel, int64_t *start)
     static const int64_t zeros[SPPIM_PANEL];
     const sppim_layer *layer = j->layer;
     const size_t most = sppim_exact_steps(layer), last = layer->depth / 2;
-    const size_t first = 2 * first_step(layer, j->network->work.fold);
+    const size_t first = j->first / 2;
     for (size_t step = first; step < last; step += most)
         j->network->kernels->product_s16(j->network->work.fold16 + 2 * step, 0, 1, sppim_smaller(most, last - step),
                                          j->state->pairs + (panel * layer->depth + 2 * step) * SPPIM_PANEL, 0,
@@ -119,14 +110,18 @@ static size_t list_fold(const sppim_job *j, int which, size_t found)
     return found + sppim_pad_nonzeros(list->index + found, list->value + found, count, 0);
 }
 
-/* The operands of the fold, as its product wants them. */
-static void prepare_fold(const sppim_job *j)
+/* The operands of the fold, as its product wants them. Rows before the first that is not zero add nothing. */
+static void prepare_fold(sppim_job *j)
 {
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
     memset(work->fold, 0, 2 * layer->depth);
     memcpy(work->fold, j->state->m, layer->k);
     work->fold[layer->k] = -SPPIM_BIAS_INPUT;
+    j->first = 0;
+    while (!work->fold[j->first])
+        j->first++;
+    j->first -= j->first % SPPIM_DEPTH;
     for (size_t k = 0; !layer->bytes && k < layer->depth; k++)
         work->fold16[k] = (int16_t)-work->fold[k];
     if (layer->bytes && !j->state->has_quads) {
@@ -137,6 +132,12 @@ static void prepare_fold(const sppim_job *j)
 
 /* ---- zeros of V ----------------------------------------------------------------------------------------------------- */
 
+static void add_zeros(const uint8_t *restrict zeros, size_t count, uint32_t *restrict row_zeros)
+{
+    for (size_t k = 0; k < count; k++)
+        row_zeros[k] += zeros[k];
+}
+
 static void row_zeros_task(void *context, size_t block, sppim_worker *worker)
 {
     (void)worker;
@@ -144,13 +145,10 @@ static void row_zeros_task(void *context, size_t block, sppim_worker *worker)
     const sppim_layer *layer = j->layer;
     uint32_t *row_zeros = j->state->row_zeros;
     const size_t first = block * j->rows, last = sppim_smaller(layer->k + 1, first + j->rows);
-    for (size_t k = first; k < last; k++)
-        row_zeros[k] = 0;
+    for (size_t k = first; k < last; k++) /* less the columns that only fill the last panel */
+        row_zeros[k] = -(uint32_t)(layer->panels * SPPIM_PANEL - layer->n);
     for (size_t p = 0; p < layer->panels; p++)
-        for (size_t k = first; k < last; k++)
-            row_zeros[k] += j->state->zeros[p * layer->depth + k];
-    for (size_t k = first; k < last; k++) /* columns that only fill the last panel */
-        row_zeros[k] -= (uint32_t)(layer->panels * SPPIM_PANEL - layer->n);
+        add_zeros(j->state->zeros + p * layer->depth + first, last - first, row_zeros + first);
 }
 
 static void column_zeros_task(void *context, size_t n, sppim_worker *worker)

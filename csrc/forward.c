@@ -307,16 +307,27 @@ static uint64_t input_nonzeros(const sppim_job *j)
     return total;
 }
 
+/* Zero product weights that non-zero operands meet, the fold's included (C2). */
+static uint64_t count_gated(const uint32_t *restrict nonzeros, const int8_t *restrict m, const uint32_t *restrict row_zeros,
+                            size_t k, bool folded)
+{
+    uint64_t gated = 0;
+    for (size_t i = 0; i < k; i++)
+        gated += (uint64_t)nonzeros[i] * row_zeros[i];
+    for (size_t i = 0; folded && i < k; i++)
+        gated += m[i] ? row_zeros[i] : 0;
+    return gated;
+}
+
 static void count_forward(const sppim_job *j)
 {
     sppim_layer *layer = j->layer;
-    sppim_forward_facts facts = {.images = j->flight->n, .operand_nonzeros = input_nonzeros(j), .fold_nonzeros = 1};
-    facts.weight_gated = layer->now.row_zeros[layer->k];
-    for (size_t k = 0; k < layer->k; k++) {
-        const bool fold = layer->now.m[k] != 0;
-        facts.fold_nonzeros += fold;
-        facts.weight_gated += (uint64_t)(layer->column_nonzeros[k] + fold) * layer->now.row_zeros[k];
-    }
+    const sppim_state *now = &layer->now;
+    uint8_t bits = 0;
+    const size_t fold = j->network->kernels->census_s8(now->m, layer->k, &bits);
+    const sppim_forward_facts facts = {
+        .images = j->flight->n, .operand_nonzeros = input_nonzeros(j), .fold_nonzeros = 1 + fold,
+        .weight_gated = now->row_zeros[layer->k] + count_gated(layer->column_nonzeros, now->m, now->row_zeros, layer->k, fold)};
     sppim_count_forward(&layer->shape, &facts, &layer->delta);
 }
 

@@ -49,27 +49,33 @@ static void prepare_errors(const sppim_job *j, size_t group)
         pack_errors(j, group);
 }
 
-/* s where x is 2^s, else -1. */
-static int exact_log2(size_t x)
+/* A7.4: floor((512 X + n) / (2 n)) for an input's sum X over n images. */
+static int64_t batch_mean(int32_t sum, int64_t n)
 {
-    int s = 0;
-    while ((size_t)1 << s < x)
-        s++;
-    return (size_t)1 << s == x ? s : -1;
+    const int64_t twice = 512 * (int64_t)sum + n;
+    return twice >= 0 ? twice / (2 * n) : -((-twice + 2 * n - 1) / (2 * n));
 }
 
-/* A7.4 for one input; log2_twice: of 2 n, so that most batches need no division. */
-static void update_mean(const sppim_job *j, size_t k, int log2_twice)
+/* The running means of some inputs, and m (A7.4). Where n divides 256, the mean of a batch is exact: no division. */
+static void update_means(const int32_t *restrict sum, const int16_t *restrict mean, size_t count, int32_t n,
+                         int16_t *restrict next_mean, int8_t *restrict next_m)
 {
-    sppim_layer *layer = j->layer;
-    const int64_t n = (int64_t)j->flight->n;
-    const int64_t twice = 512 * (int64_t)j->flight->x_sum[j->l][k] + n;
-    const int64_t batch_mean = log2_twice >= 0 ? sppim_floor_shift(twice, log2_twice)
-                               : twice >= 0    ? twice / (2 * n)
-                                               : -((-twice + 2 * n - 1) / (2 * n));
-    const int64_t mean = layer->now.mean[k] + sppim_shr(batch_mean - layer->now.mean[k], 4, SPPIM_RNU);
-    layer->next.mean[k] = (int16_t)mean;
-    layer->next.m[k] = (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
+    const int32_t exact = 256 % n ? 0 : 256 / n;
+    for (size_t i = 0; i < count; i++) {
+        const int32_t batch = exact ? sum[i] * exact : (int32_t)batch_mean(sum[i], n);
+        next_mean[i] = (int16_t)(mean[i] + (int32_t)sppim_shr(batch - mean[i], 4, SPPIM_RNU));
+        next_m[i] = (int8_t)sppim_requantize1(next_mean[i], 8, SPPIM_RNU, -128, 127);
+    }
+}
+
+/* x - m of an image, and what D counts in the gradient of a row. */
+static void subtract_means(const int8_t *restrict x, const int8_t *restrict m, size_t count, int flip, int16_t *restrict row,
+                           int32_t *restrict scale)
+{
+    for (size_t i = 0; i < count; i++) {
+        row[i] = (int16_t)(x[i] - m[i]);
+        scale[i] = -m[i] - flip;
+    }
 }
 
 /* Up to 64 inputs, the constant of the bias after the last one, and their means: the columns of x over the images with errors, and
@@ -78,25 +84,24 @@ static void prepare_inputs(const sppim_job *j, size_t first)
 {
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
-    const int log2_twice = exact_log2(2 * j->flight->n), flip = sppim_input_flip(j->flight, j->l);
+    const int flip = sppim_input_flip(j->flight, j->l);
     const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
     const size_t inputs = first < layer->k ? sppim_smaller(layer->k, last) : first; /* end of the inputs among them */
     const int8_t *x = j->flight->x[j->l];
     if (first < layer->k && !single_image(j))
         j->network->kernels->transpose_s8(x + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
                                           work->x_columns + first * ld, ld);
-    for (size_t k = first; k < inputs; k++) {
-        work->d_scale[k] = -layer->now.m[k] - flip;
-        work->x_row[k] = (int16_t)(x[work->active[0] * sppim_input_ld(layer) + k] - layer->now.m[k]);
-    }
+    subtract_means(x + work->active[0] * sppim_input_ld(layer) + first, layer->now.m + first, inputs - first, flip,
+                   work->x_row + first, work->d_scale + first);
     for (size_t k = inputs; k < last; k++) {
         work->d_scale[k] = -flip;
         work->x_row[k] = k == layer->k ? SPPIM_BIAS_INPUT : 0;
         memset(work->x_columns + k * ld, 0, padded_images(j));
         memset(work->x_columns + k * ld, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
     }
-    for (size_t k = first; layer->config.centred && k < inputs; k++)
-        update_mean(j, k, log2_twice);
+    if (layer->config.centred)
+        update_means(j->flight->x_sum[j->l] + first, layer->now.mean + first, inputs - first, (int32_t)j->flight->n,
+                     layer->next.mean + first, layer->next.m + first);
 }
 
 static void prepare_task(void *context, size_t index, sppim_worker *worker)
@@ -121,10 +126,16 @@ static void find_active_images(sppim_job *j)
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
+/* Sums stay in the first-level cache until the update takes them: those of many rows and a panel, or a few rows and several. */
+#define PANEL_ROWS  (SPPIM_GRADIENT_CELLS / SPPIM_PANEL)
+#define TASK_PANELS ((size_t)8)
+#define WIDE_ROWS   (PANEL_ROWS / TASK_PANELS)
+
 /* Rows of the weights and panels of columns. */
 typedef struct tile {
     size_t row, rows;     /* rows a multiple of SPPIM_DEPTH */
     size_t panel, panels;
+    size_t ld;            /* distance of two rows of sums */
     unsigned erring;      /* bit p: panel `panel + p` has errors, or is not to be left alone */
     sppim_scratch *scratch;
 } tile;
@@ -144,7 +155,7 @@ static void dense_gradient(const sppim_job *j, const tile *t)
     j->network->kernels->product_s8(work->x_columns + t->row * work->batch_ld, work->batch_ld, t->rows, terms / 4,
                                     sppim_input_flip(j->flight, j->l), work->d_quads + column * terms,
                                     (sppim_start){work->d_lanes + column, work->d_scale + t->row}, t->scratch->gradient,
-                                    SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
+                                    t->ld, SPPIM_LANES);
 }
 
 static void sparse_gradient(const sppim_job *j, const tile *t)
@@ -160,7 +171,7 @@ static void sparse_gradient(const sppim_job *j, const tile *t)
         j->network->kernels->product_sparse_s8(
             (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
             work->d_rows + column * terms, terms * SPPIM_GROUP, sppim_ceil_div(t->panels, 2),
-            (sppim_start){work->d_lanes + column, &scale}, s->gradient + r * SPPIM_GRADIENT_COLUMNS, SPPIM_LANES);
+            (sppim_start){work->d_lanes + column, &scale}, s->gradient + r * t->ld, SPPIM_LANES);
     }
 }
 
@@ -182,13 +193,13 @@ static void finite_gradient(const sppim_job *j, const tile *t)
     const sppim_workspace *work = &j->network->work;
     const sppim_scratch *s = t->scratch;
     uint64_t changed = 0;
-    memset(s->gradient, 0, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS * sizeof *s->gradient);
+    memset(s->gradient, 0, SPPIM_GRADIENT_CELLS * sizeof *s->gradient);
     for (size_t r = 0; r < t->rows; r++) {
         const size_t k = t->row + r, count = list_column(j, k, SPPIM_ALL, 0, t->scratch);
         for (size_t i = 0; i < count; i++)
             s->value16[i] = (int8_t)s->value[i];
         for (size_t p = 0; p < t->panels; p++) {
-            int32_t *gradient = s->gradient + r * SPPIM_GRADIENT_COLUMNS + p * SPPIM_PANEL;
+            int32_t *gradient = s->gradient + r * t->ld + p * SPPIM_PANEL;
             changed += j->network->kernels->product_finite_s16(
                 (sppim_nonzeros){.index = s->index, .value16 = s->value16, .count = count},
                 work->d_pairs + (t->panel + p) * padded_images(j) * SPPIM_PANEL, j->layer->config.gc_accumulator, gradient);
@@ -205,7 +216,7 @@ static sppim_update update_of(const sppim_job *j)
     const sppim_layer_config *c = &j->layer->config;
     const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
     sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0, .k1 = key.k1,
-                      .product_bits = c->product_bits, .columns = j->layer->n, .settled = j->layer->in_place};
+                      .product_bits = c->product_bits, .columns = j->layer->n};
     u.narrow = ((j->images * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
     return u;
 }
@@ -214,8 +225,8 @@ static void update_panel(const sppim_job *j, const sppim_update *u, const tile *
 {
     sppim_layer *layer = j->layer;
     const uint32_t index = (uint32_t)(t->row * layer->n + panel * SPPIM_PANEL);
-    const size_t clipped = j->network->kernels->update_s16(u, gradient, SPPIM_GRADIENT_COLUMNS, t->rows, index,
-                                                           sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
+    const size_t clipped = j->network->kernels->update_s16(
+        u, gradient, t->ld, t->rows, index, sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
     sppim_add_saturations(layer, SPPIM_SAT_WEIGHT, clipped);
 }
 
@@ -230,12 +241,13 @@ static bool nothing_to_do(const sppim_job *j, size_t row, size_t rows)
     return true;
 }
 
-/* Rows from here on that have something to do, at most a tile. */
-static size_t rows_to_do(const sppim_job *j, size_t row, size_t last)
+/* Rows from here on that have something to do, at most so many; moves t->row past those that have not. */
+static size_t rows_to_do(const sppim_job *j, tile *t, size_t last, size_t most)
 {
-    const size_t most = sppim_smaller(SPPIM_GRADIENT_ROWS, last - row);
+    while (t->row < last && nothing_to_do(j, t->row, SPPIM_DEPTH))
+        t->row += SPPIM_DEPTH;
     size_t rows = 0;
-    while (rows < most && !nothing_to_do(j, row + rows, SPPIM_DEPTH))
+    while (rows < most && t->row + rows < last && !nothing_to_do(j, t->row + rows, SPPIM_DEPTH))
         rows += SPPIM_DEPTH;
     return rows;
 }
@@ -256,50 +268,30 @@ static unsigned erring_panels(const sppim_job *j, size_t panel, size_t panels)
 /* All panels of a few rows at once: the non-zeros of a row are found once. */
 static void update_by_rows(const sppim_job *j, const sppim_update *u, tile t, size_t last)
 {
-    t.rows = SPPIM_DEPTH;
-    for (; t.row < last; t.row += t.rows) {
-        if (nothing_to_do(j, t.row, t.rows))
-            continue;
+    t.ld = TASK_PANELS * SPPIM_PANEL;
+    while ((t.rows = rows_to_do(j, &t, last, WIDE_ROWS))) {
         (j->layer->gc_finite ? finite_gradient : sparse_gradient)(j, &t);
         for (size_t p = 0; p < t.panels; p++)
             if (t.erring >> p & 1)
                 update_panel(j, u, &t, t.panel + p, t.scratch->gradient + p * SPPIM_PANEL);
+        t.row += t.rows;
     }
 }
 
 /* Panel by panel: its errors stay in the first-level cache. */
 static void update_by_panels(const sppim_job *j, const sppim_update *u, tile t, size_t last)
 {
-    const size_t first = t.row;
-    for (; t.erring; t.panel++, t.erring >>= 1)
-        for (t.row = first; t.erring & 1 && t.row < last; t.row += t.rows) {
-            t.rows = rows_to_do(j, t.row, last);
-            if (t.rows) {
-                dense_gradient(j, &t);
-                update_panel(j, u, &t, t.panel, t.scratch->gradient);
-            } else {
-                t.rows = SPPIM_DEPTH;
+    t.ld = SPPIM_PANEL;
+    while ((t.rows = rows_to_do(j, &t, last, PANEL_ROWS))) {
+        tile one = t;
+        for (; one.erring; one.panel++, one.erring >>= 1)
+            if (one.erring & 1) {
+                dense_gradient(j, &one);
+                update_panel(j, u, &one, one.panel, t.scratch->gradient);
             }
-        }
-}
-
-/* A single image: its gradient is the outer product of x - m and d, which the update forms itself. */
-static void update_by_image(const sppim_job *j, const sppim_update *u, tile t, size_t last)
-{
-    const sppim_workspace *work = &j->network->work;
-    sppim_layer *layer = j->layer;
-    for (; t.erring; t.panel++, t.erring >>= 1) {
-        const size_t column = t.panel * SPPIM_PANEL;
-        if (t.erring & 1)
-            sppim_add_saturations(layer, SPPIM_SAT_WEIGHT,
-                                  j->network->kernels->update_outer_s16(
-                                      u, work->x_row + t.row, work->d_row + column, last - t.row,
-                                      (uint32_t)(t.row * layer->n + column),
-                                      sppim_panel_rows(layer, &layer->now, &layer->next, t.row, t.panel)));
+        t.row += t.rows;
     }
 }
-
-#define TASK_PANELS (SPPIM_GRADIENT_COLUMNS / SPPIM_PANEL)
 
 static void gradient_task(void *context, size_t index, sppim_worker *worker)
 {
@@ -311,12 +303,59 @@ static void gradient_task(void *context, size_t index, sppim_worker *worker)
     tile t = {.panel = panel, .panels = sppim_smaller(TASK_PANELS, layer->panels - panel),
               .scratch = &j->network->scratch[worker->id]};
     t.erring = erring_panels(j, panel, t.panels);
-    void (*const update)(const sppim_job *, const sppim_update *, tile, size_t) =
-        single_image(j)                 ? update_by_image
-        : j->skip || layer->gc_finite ? update_by_rows
-                                      : update_by_panels;
-    for (t.row = row; t.erring && t.row < last && !sppim_worker_stop(worker); t.row += 4 * SPPIM_GRADIENT_ROWS)
-        update(j, &u, t, sppim_smaller(last, t.row + 4 * SPPIM_GRADIENT_ROWS));
+    for (t.row = row; t.erring && t.row < last && !sppim_worker_stop(worker); t.row += PANEL_ROWS)
+        (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(j, &u, t, sppim_smaller(last, t.row + PANEL_ROWS));
+}
+
+/* ---- a single image: the update forms its gradient, the outer product of x - m and d --------------------------------- */
+
+/* Pairs of rows that the image changes; by twos where the layout asks for that, all where the next weights are others. */
+static void find_pairs(sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    const int16_t *row = j->network->work.x_row;
+    uint16_t *pair = j->network->work.pair;
+    const size_t rows = layer->next.has_quads ? 4 : 2;
+    j->pairs = 0;
+    for (size_t k = 0; k < layer->depth; k += rows) {
+        pair[j->pairs] = (uint16_t)(k / 2);
+        pair[j->pairs + rows / 2 - 1] = (uint16_t)(k / 2 + rows / 2 - 1);
+        const int any = row[k] | row[k + 1] | row[k + rows - 2] | row[k + rows - 1];
+        j->pairs += any || !layer->in_place ? rows / 2 : 0;
+    }
+}
+
+/* |x - m| at most. */
+static int largest_row(const sppim_job *j)
+{
+    const int16_t *row = j->network->work.x_row;
+    int16_t low = 0, high = 0;
+    j->network->kernels->census_s16(row, j->layer->k + 1, &low, &high);
+    return high > -low ? high : -low;
+}
+
+static void image_task(void *context, size_t panel, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    const sppim_workspace *work = &j->network->work;
+    sppim_layer *layer = j->layer;
+    const size_t column = panel * SPPIM_PANEL;
+    sppim_update u = update_of(j);
+    u.narrow = j->narrow;
+    if (erring_panels(j, panel, 1))
+        sppim_add_saturations(layer, SPPIM_SAT_WEIGHT,
+                              j->network->kernels->update_outer_s16(
+                                  &u, work->x_row, work->d_row + column, work->pair, j->pairs, (uint32_t)column,
+                                  sppim_panel_rows(layer, &layer->now, &layer->next, 0, panel)));
+}
+
+static bool update_by_image(sppim_job *j)
+{
+    find_pairs(j);
+    const int shift = update_of(j).shift;
+    j->narrow = shift < 15 && largest_row(j) * SPPIM_ERROR_MAX + (1 << shift) <= INT16_MAX;
+    return sppim_pool_run(j->network->pool, image_task, j, j->layer->panels);
 }
 
 /* A6.7 for one class. */
@@ -348,15 +387,18 @@ static void choose_layout(sppim_layer *layer)
     layer->next.has_words = layer->next.words && layer->skipping;
 }
 
-/* ---- counters, and the phase ------------------------------------------------------------------------------------------ */
+/* Density of non-zeros among the inputs, in percent, below which skipping them beats the dense product (docs/kernels.md). */
+#define CROSSOVER 30
 
-static uint64_t nonzero_errors(const int8_t *e, size_t classes)
+static bool choose_skipping(const sppim_job *j)
 {
-    uint64_t count = 0;
-    for (size_t c = 0; c < classes; c++)
-        count += e[c] != 0;
-    return count;
+    uint64_t nonzeros = 0;
+    for (size_t i = 0; i < j->images; i++)
+        nonzeros += j->flight->input_nonzeros[j->l * j->flight->n + j->network->work.active[i]];
+    return sppim_skip_zeros(j->images == 1 ? SPPIM_PATH_DENSE : j->network->config.path, nonzeros, j->images * j->layer->k, CROSSOVER);
 }
+
+/* ---- counters, and the phase ------------------------------------------------------------------------------------------ */
 
 static uint64_t pot_done(const sppim_job *j, size_t b)
 {
@@ -364,7 +406,8 @@ static uint64_t pot_done(const sppim_job *j, size_t b)
     if (layer->place.output || layer->place.rule == SPPIM_RULE_BP)
         return 0;
     const uint64_t y = j->flight->input_nonzeros[(j->l + 1) * j->flight->n + b];
-    const uint64_t e = nonzero_errors(layer->e + b * layer->class_ld, layer->classes);
+    uint8_t bits = 0;
+    const uint64_t e = j->network->kernels->census_s8(layer->e + b * layer->class_ld, layer->classes, &bits);
     return y * (e + (layer->place.rule == SPPIM_RULE_LOCAL ? layer->classes : 0));
 }
 
@@ -372,9 +415,8 @@ static void count_backward(const sppim_job *j)
 {
     sppim_layer *layer = j->layer;
     const size_t n = j->flight->n, at = j->l * n;
-    sppim_backward_facts facts = {.images = n, .fold_nonzeros = 1};
-    for (size_t k = 0; k < layer->k; k++)
-        facts.fold_nonzeros += layer->now.m[k] != 0;
+    uint8_t bits = 0;
+    sppim_backward_facts facts = {.images = n, .fold_nonzeros = 1 + j->network->kernels->census_s8(layer->now.m, layer->k, &bits)};
     for (size_t c = 0; c < layer->n; c++)
         facts.error_sum_nonzeros += layer->error_sum[c] != 0;
     for (size_t b = 0; b < n; b++) {
@@ -394,12 +436,12 @@ bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight)
     sppim_job j = {.network = network, .layer = layer, .l = l, .flight = flight};
     const size_t inputs = sppim_ceil_div(layer->depth, SPPIM_GROUP);
     find_active_images(&j);
-    j.skip = network->config.path == SPPIM_PATH_SPARSE; /* of its own accord never: docs/kernels.md */
-    j.rows = sppim_round_up(sppim_smaller(192, sppim_ceil_div(layer->depth, 2)), SPPIM_GRADIENT_ROWS);
+    j.skip = choose_skipping(&j);
+    j.rows = sppim_round_up(sppim_smaller(2 * PANEL_ROWS, sppim_ceil_div(layer->depth, 2)), WIDE_ROWS);
     choose_layout(layer);
     const size_t tasks = sppim_ceil_div(layer->depth, j.rows) * sppim_ceil_div(layer->panels, TASK_PANELS);
     if (!sppim_pool_run(network->pool, prepare_task, &j, layer->groups + inputs) ||
-        !sppim_pool_run(network->pool, gradient_task, &j, tasks))
+        !(single_image(&j) ? update_by_image(&j) : sppim_pool_run(network->pool, gradient_task, &j, tasks)))
         return false;
     if (!layer->place.output && layer->place.rule == SPPIM_RULE_LOCAL &&
         !sppim_pool_run(network->pool, score_bias_task, &j, sppim_ceil_div(layer->classes, 64)))

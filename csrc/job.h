@@ -14,6 +14,9 @@ typedef struct sppim_job {
     sppim_state *state; /* fold.c only */
     size_t rows;        /* of one task: images in forward.c and error.c, weight rows in gradient.c */
     size_t images;      /* gradient.c: images with errors */
+    size_t pairs;       /* gradient.c: of rows that a single image changes, */
+    bool narrow;        /* and whether their gradients are (sppim_update) */
+    size_t first;       /* fold.c: row of the first operand that is not zero, a multiple of SPPIM_DEPTH */
     size_t span;        /* forward.c: groups of columns of one task */
     bool skip;          /* zeros are skipped */
 } sppim_job;

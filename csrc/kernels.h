@@ -52,8 +52,7 @@ typedef struct sppim_update {
     uint32_t k0, k1; /* key of the stochastic rounding */
     int product_bits;
     size_t columns; /* N: distance of two rows in the index of the random numbers */
-    bool narrow;    /* every |gradient| >> shift is known to be below 2^15 - 1 */
-    bool settled;   /* w_next is w, and the layouts follow from it: four rows without a gradient may be left alone */
+    bool narrow;    /* every |gradient| >> shift is known to be below 2^15 - 1; update_outer_s16: |gradient| + 2^shift below 2^15 */
 } sppim_update;
 
 typedef struct sppim_update_rows { /* rows k0 .. of one panel, k0 a multiple of 4 */
@@ -121,9 +120,10 @@ typedef struct sppim_kernels {
      * layer. Returns the number of clipped weights. */
     size_t (*update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows, uint32_t index,
                          sppim_update_rows panel);
-    /* The same for a single image: gradient[r][lane] = row[r] error[lane], |row| <= 255, |error| <= 127; ignores update->narrow. */
-    size_t (*update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error, size_t rows,
-                               uint32_t index, sppim_update_rows panel);
+    /* The same for a single image: gradient[r][lane] = row[r] error[lane], |row| <= 255, |error| <= 127. Only for the rows 2 i and
+     * 2 i + 1 of each pair i, ascending; where quads are wanted, pairs come by twos, 2 j and 2 j + 1. */
+    size_t (*update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error, const uint16_t *pair,
+                               size_t pairs, uint32_t index, sppim_update_rows panel);
 } sppim_kernels;
 
 /* Fills the whole table. */

@@ -171,7 +171,7 @@ static bool take_workspace(sppim_network *network, extent e, sppim_workspace *w)
            TAKE(network, w->x_columns, e.depth * w->batch_ld) &&
            TAKE(network, w->active, batch) && TAKE(network, w->d_quads, batch * e.outputs) &&
            TAKE(network, w->d_rows, batch * e.outputs) && TAKE(network, w->d_pairs, batch * e.outputs) &&
-           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->d_scale, e.depth) && TAKE(network, w->x_row, e.depth) &&
+           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->d_scale, e.depth) && TAKE(network, w->x_row, e.depth) && TAKE(network, w->pair, e.depth) &&
            TAKE(network, w->d_row, e.outputs) && TAKE(network, w->fold, 2 * e.depth) && TAKE(network, w->fold16, e.depth);
 }
 
@@ -179,7 +179,7 @@ static bool take_scratch(sppim_network *network, sppim_scratch *s)
 {
     const size_t batch = network->work.batch_ld + 2 * SPPIM_DEPTH + SPPIM_GROUP;
     return TAKE(network, s->sums, SPPIM_BLOCK_ROWS * SPPIM_GROUP) && TAKE(network, s->wide, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
-           TAKE(network, s->gradient, SPPIM_GRADIENT_ROWS * SPPIM_GRADIENT_COLUMNS) && TAKE(network, s->index, batch) &&
+           TAKE(network, s->gradient, SPPIM_GRADIENT_CELLS) && TAKE(network, s->index, batch) &&
            TAKE(network, s->value, batch) && TAKE(network, s->value16, batch);
 }
 

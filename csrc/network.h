@@ -84,15 +84,14 @@ typedef struct sppim_flight {
 typedef struct sppim_scratch {
     int32_t *sums;     /* [SPPIM_BLOCK_ROWS][SPPIM_GROUP] */
     int64_t *wide;     /* the same in 64 bits */
-    int32_t *gradient; /* [SPPIM_GRADIENT_ROWS][SPPIM_GRADIENT_COLUMNS] */
+    int32_t *gradient; /* [SPPIM_GRADIENT_CELLS], of some rows and columns */
     uint16_t *index;   /* [batch + 72], the non-zeros of one input over the batch */
     uint8_t *value;
     int16_t *value16;
 } sppim_scratch;
 
 #define SPPIM_BLOCK_ROWS ((size_t)64)
-#define SPPIM_GRADIENT_ROWS ((size_t)12)
-#define SPPIM_GRADIENT_COLUMNS ((size_t)256)
+#define SPPIM_GRADIENT_CELLS ((size_t)3072)
 
 /* What the phases of a layer leave to each other within a tick; as large as the largest layer needs. */
 typedef struct sppim_workspace {
@@ -106,7 +105,8 @@ typedef struct sppim_workspace {
     int16_t *d_pairs;
     int32_t *d_lanes;     /* D by panel and lane */
     int32_t *d_scale;     /* [depth] what D counts in the gradient of a row */
-    int16_t *x_row, *d_row; /* a single image: x - m by row, d by panel and lane */
+    int16_t *x_row, *d_row; /* a single image: x - m by row, d by panel and lane, */
+    uint16_t *pair;       /* the pairs of rows that it changes */
     int8_t *fold;         /* (m, -64) */
     int16_t *fold16;      /* (-m, 64) */
     size_t batch_ld;

@@ -255,11 +255,12 @@ static size_t update_s16_ref(const sppim_update *u, const int32_t *gradient, siz
     return clipped;
 }
 
-static size_t update_outer_s16_ref(const sppim_update *u, const int16_t *row, const int16_t *error, size_t rows,
-                                   uint32_t index, sppim_update_rows panel)
+static size_t update_outer_s16_ref(const sppim_update *u, const int16_t *row, const int16_t *error, const uint16_t *pair,
+                                   size_t pairs, uint32_t index, sppim_update_rows panel)
 {
     size_t clipped = 0;
-    for (size_t r = 0; r < rows; r++) {
+    for (size_t i = 0; i < 2 * pairs; i++) {
+        const size_t r = 2 * (size_t)pair[i / 2] + i % 2;
         int32_t gradient[SPPIM_PANEL];
         for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
             gradient[lane] = row[r] * error[lane];

@@ -687,34 +687,40 @@ INLINE void update_pair(const sppim_update *u, const int32_t *gradient, size_t l
     }
 }
 
-/* gradient: of row r0 */
-INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r0, uint32_t index,
+/* Rows r and r + 1 of a panel, all but quads; gradient: of row r. bytes: their product weights, by halves of the lanes. */
+INLINE void update_two(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
+                       const sppim_update_rows *panel, bool narrow, uint16x8_t *clipped, int8x16_t bytes[2][2])
+{
+    int16x8_t v[2][4];
+    update_pair(u, gradient, ld, index + (uint32_t)(r * u->columns), panel->w + r * SPPIM_PANEL,
+                panel->w_next + r * SPPIM_PANEL, narrow, clipped, v);
+    for (size_t i = 0; panel->pairs && i < 4; i++) {
+        const int16x8x2_t pairs = {{v[0][i], v[1][i]}};
+        vst2q_s16(panel->pairs + r * SPPIM_PANEL + 16 * i, pairs);
+    }
+    for (size_t k = 0; k < 2; k++) {
+        bytes[0][k] = vmovn_high_s16(vmovn_s16(v[k][0]), v[k][1]);
+        bytes[1][k] = vmovn_high_s16(vmovn_s16(v[k][2]), v[k][3]);
+        if (panel->rows)
+            store_row(bytes[0][k], bytes[1][k], panel->rows + (r + k) * SPPIM_GROUP);
+        if (panel->words)
+            store_words(v[k], panel->words + (r + k) * SPPIM_GROUP);
+        panel->zeros[r + k] = count_zeros(v[k]);
+    }
+}
+
+/* Four rows; gradient: of row r. */
+INLINE size_t update_four(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
                           const sppim_update_rows *panel, bool narrow)
 {
     uint16x8_t clipped = vdupq_n_u16(0);
-    int8x16x4_t half[2]; /* of the lanes */
-    for (size_t r = r0; r < r0 + 4; r += 2) {
-        int16x8_t v[2][4];
-        update_pair(u, gradient + (r - r0) * ld, ld, index + (uint32_t)(r * u->columns), panel->w + r * SPPIM_PANEL,
-                    panel->w_next + r * SPPIM_PANEL, narrow, &clipped, v);
-        for (size_t i = 0; panel->pairs && i < 4; i++) {
-            const int16x8x2_t pairs = {{v[0][i], v[1][i]}};
-            vst2q_s16(panel->pairs + r * SPPIM_PANEL + 16 * i, pairs);
-        }
-        for (size_t k = 0; k < 2; k++) {
-            const int8x16_t first = vmovn_high_s16(vmovn_s16(v[k][0]), v[k][1]);
-            const int8x16_t second = vmovn_high_s16(vmovn_s16(v[k][2]), v[k][3]);
-            if (panel->rows)
-                store_row(first, second, panel->rows + (r + k) * SPPIM_GROUP);
-            if (panel->words)
-                store_words(v[k], panel->words + (r + k) * SPPIM_GROUP);
-            half[0].val[r - r0 + k] = first;
-            half[1].val[r - r0 + k] = second;
-            panel->zeros[r + k] = count_zeros(v[k]);
-        }
+    int8x16_t first[2][2], second[2][2];
+    update_two(u, gradient, ld, r, index, panel, narrow, &clipped, first);
+    update_two(u, gradient + 2 * ld, ld, r + 2, index, panel, narrow, &clipped, second);
+    for (size_t h = 0; panel->quads && h < 2; h++) {
+        const int8x16x4_t quads = {{first[h][0], first[h][1], second[h][0], second[h][1]}};
+        vst4q_s8(panel->quads + r * SPPIM_PANEL + 64 * h, quads);
     }
-    for (size_t h = 0; panel->quads && h < 2; h++)
-        vst4q_s8(panel->quads + r0 * SPPIM_PANEL + 64 * h, half[h]);
     return vaddvq_u16(clipped);
 }
 
@@ -733,21 +739,27 @@ static size_t update_s16_neon(const sppim_update *u, const int32_t *gradient, si
 }
 
 /* Gradients have at most 16 bits: they are narrow. */
-static size_t update_outer_s16_neon(const sppim_update *u, const int16_t *row, const int16_t *error, size_t rows,
-                                    uint32_t index, sppim_update_rows panel)
+static size_t update_outer_s16_neon(const sppim_update *u, const int16_t *row, const int16_t *error, const uint16_t *pair,
+                                    size_t pairs, uint32_t index, sppim_update_rows panel)
 {
     if (!vectorized(u))
-        return below.update_outer_s16(u, row, error, rows, index, panel);
-    size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4) {
-        if (u->settled && !(row[r] | row[r + 1] | row[r + 2] | row[r + 3]))
-            continue;
+        return below.update_outer_s16(u, row, error, pair, pairs, index, panel);
+    const size_t rows = panel.quads ? 4 : 2;
+    size_t total = 0;
+    for (size_t i = 0; i < pairs; i += rows / 2) {
+        const size_t r = 2 * (size_t)pair[i];
         int32_t gradient[4 * SPPIM_PANEL];
-        for (size_t i = 0; i < 4 * SPPIM_PANEL; i += 4)
-            vst1q_s32(gradient + i, vmull_n_s16(vld1_s16(error + i % SPPIM_PANEL), row[r + i / SPPIM_PANEL]));
-        clipped += update_four(u, gradient, SPPIM_PANEL, r, index, &panel, true);
+        int8x16_t unused[2][2];
+        uint16x8_t clipped = vdupq_n_u16(0);
+        for (size_t k = 0; k < rows * SPPIM_PANEL; k += 4)
+            vst1q_s32(gradient + k, vmull_n_s16(vld1_s16(error + k % SPPIM_PANEL), row[r + k / SPPIM_PANEL]));
+        if (panel.quads)
+            total += update_four(u, gradient, SPPIM_PANEL, r, index, &panel, true);
+        else
+            update_two(u, gradient, SPPIM_PANEL, r, index, &panel, true, &clipped, unused);
+        total += vaddvq_u16(clipped);
     }
-    return clipped;
+    return total;
 }
 
 void sppim_kernels_install_neon(sppim_kernels *table)

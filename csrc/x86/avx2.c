@@ -174,7 +174,7 @@ INLINE __m256i dot(__m256i even, __m256i odd, __m256i even_operand, __m256i odd_
     return _mm256_add_epi32(_mm256_madd_epi16(even, even_operand), _mm256_madd_epi16(odd, odd_operand));
 }
 
-/* Two products of bytes fit a word if the operands are at most 128. */
+/* Without widening: two products of bytes fit a word if the operands are at most 128. */
 INLINE __m256i add_bytes(__m256i sum, __m256i operand, __m256i quads, __m256i one)
 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(operand, quads), one));
@@ -335,7 +335,8 @@ INLINE void gather_quads(const int8_t *rows, const uint16_t *index, __m256i quad
     interleave(r, quads);
 }
 
-/* Adds non-zeros from .. to - 1, each `one` times, to sums of quads. If some are above 128 (wide), top bits are multiplied apart. panels and wide are constants wherever this is inlined. */
+/* Adds non-zeros from .. to - 1, each `one` times, to sums of quads. Where some may be above 128 (wide), their top bits are
+ * multiplied apart. panels and wide are constants wherever this is inlined. */
 INLINE void add_nonzeros(const sppim_nonzeros *x, size_t from, size_t to, int one, const int8_t *rows, int panels, bool wide,
                          __m256i acc[][4])
 {
@@ -593,20 +594,24 @@ FUNCTION static size_t gate_s32_avx2(const int32_t *acc, const int8_t *y, int sh
 FUNCTION static size_t census_s8_avx2(const int8_t *x, size_t count, uint8_t *bits)
 {
     const __m256i zero = _mm256_setzero_si256();
-    __m256i all = zero;
-    size_t zeros = 0, i = 0;
-    uint64_t part[4];
-    for (; i + 64 <= count; i += 64) {
-        const __m256i a = load(x + i), b = load(x + i + 32);
-        zeros += count_bits((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, zero)));
-        zeros += count_bits((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, zero)));
-        all = _mm256_or_si256(all, _mm256_or_si256(a, b));
+    __m256i all = zero, zeros = zero;
+    size_t i = 0;
+    uint64_t part[4], bytes;
+    while (i + 32 <= count) {
+        const size_t end = i + sppim_smaller((count - i) / 32, 255) * 32; /* 255 ones fit in a byte */
+        __m256i ones = zero;
+        for (; i < end; i += 32) {
+            const __m256i v = load(x + i);
+            ones = _mm256_sub_epi8(ones, _mm256_cmpeq_epi8(v, zero));
+            all = _mm256_or_si256(all, v);
+        }
+        zeros = _mm256_add_epi64(zeros, _mm256_sad_epu8(ones, zero));
     }
     store(part, all);
-    part[0] |= part[1] | part[2] | part[3];
-    for (int b = 0; b < 64; b += 8)
-        *bits |= (uint8_t)(part[0] >> b);
-    return i - zeros + below.census_s8(x + i, count - i, bits);
+    bytes = part[0] | part[1] | part[2] | part[3];
+    below.census_s8((const int8_t *)&bytes, sizeof bytes, bits);
+    store(part, zeros);
+    return i - (part[0] + part[1] + part[2] + part[3]) + below.census_s8(x + i, count - i, bits);
 }
 
 FUNCTION static size_t census_s16_avx2(const int16_t *x, size_t count, int16_t *low, int16_t *high)
@@ -867,6 +872,21 @@ INLINE size_t update_four(const sppim_update *u, const gradients *g, size_t r, u
     return 4 * SPPIM_PANEL - same;
 }
 
+/* Two rows without quads. */
+INLINE size_t update_two(const sppim_update *u, const gradients *g, size_t r, uint32_t index,
+                         const sppim_update_rows *panel, const constants *c)
+{
+    size_t same = 0;
+    uint32_t zeros = 0;
+    for (size_t h = 0; h < 2; h++) {
+        __m256i v[2];
+        same += update_pair(u, g, r, h, index, panel, c, v, &zeros);
+    }
+    const uint16_t both = (uint16_t)(zeros >> 8 * (r % 4));
+    memcpy(panel->zeros + r, &both, sizeof both);
+    return 2 * SPPIM_PANEL - same;
+}
+
 INLINE constants update_constants(const sppim_update *u)
 {
     const int drop = 16 - u->product_bits;
@@ -918,19 +938,17 @@ FUNCTION static size_t update_s16_avx2(const sppim_update *u, const int32_t *gra
     return clipped;
 }
 
-FUNCTION static size_t update_outer_s16_avx2(const sppim_update *u, const int16_t *row, const int16_t *error, size_t rows,
-                                             uint32_t index, sppim_update_rows panel)
+FUNCTION static size_t update_outer_s16_avx2(const sppim_update *u, const int16_t *row, const int16_t *error,
+                                             const uint16_t *pair, size_t pairs, uint32_t index, sppim_update_rows panel)
 {
     if (u->round != SPPIM_SR || u->shift > 16)
-        return below.update_outer_s16(u, row, error, rows, index, panel);
+        return below.update_outer_s16(u, row, error, pair, pairs, index, panel);
     const constants c = update_constants(u);
     const gradients g = {.row = row, .error = error};
     size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4) {
-        uint64_t four;
-        memcpy(&four, row + r, sizeof four);
-        if (four || !u->settled)
-            clipped += update_four(u, &g, r, index, &panel, &c);
+    for (size_t i = 0; i < pairs; i += panel.quads ? 2 : 1) {
+        const size_t r = 2 * (size_t)pair[i];
+        clipped += panel.quads ? update_four(u, &g, r, index, &panel, &c) : update_two(u, &g, r, index, &panel, &c);
     }
     return clipped;
 }

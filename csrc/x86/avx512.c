@@ -8,6 +8,7 @@
 #define FUNCTION    __attribute__((target(TARGET)))
 #define INLINE      __attribute__((target(TARGET), always_inline)) static inline
 #define BYTE_TILE_ROWS 6
+#define SPARSE_GROUPS 2
 #define LEVEL(name) name##_avx512
 
 /* Bytes to words in two halves: even and odd places of each quad. */

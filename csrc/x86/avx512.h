@@ -2,7 +2,8 @@
  *   FUNCTION, INLINE  function attributes with the target
  *   LEVEL(name)       the name of a kernel
  *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane; arguments (acc, u8, s8), (acc, s16, s16)
- *   BYTE_TILE_ROWS    rows of a tile of 8-bit products whose sums stay in registers, at most TILE_ROWS */
+ *   BYTE_TILE_ROWS    rows of a tile of 8-bit products whose sums stay in registers, at most TILE_ROWS
+ *   SPARSE_GROUPS     groups of columns of which the same holds where zeros are skipped: 4 or 2 */
 #include <immintrin.h>
 
 #include "../fixed.h"
@@ -313,9 +314,9 @@ FUNCTION static void LEVEL(product_sparse_s8)(sppim_nonzeros x, const int8_t *ro
                                               sppim_start start, int32_t *out, int order)
 {
     for (size_t g = 0, count; g < groups; g += count, rows += count * group_stride, out += count * SPPIM_GROUP) {
-        count = groups - g < 4 ? 1 : 4;
-        if (count == 4)
-            sparse_s8(x, rows, group_stride, 4, start, out, order);
+        count = groups - g < SPARSE_GROUPS ? 1 : SPARSE_GROUPS;
+        if (count == SPARSE_GROUPS)
+            sparse_s8(x, rows, group_stride, SPARSE_GROUPS, start, out, order);
         else
             sparse_s8(x, rows, group_stride, 1, start, out, order);
         start.column = start.column ? start.column + count * SPPIM_GROUP : NULL;
@@ -372,9 +373,9 @@ FUNCTION static void LEVEL(product_sparse_s16s8)(sppim_nonzeros x, const int8_t 
                                                  int64_t *out)
 {
     size_t g = 0;
-    for (; g + 2 <= groups; g += 2)
-        sparse_s16s8(x, rows + g * group_stride, group_stride, 2, out + g * SPPIM_GROUP);
-    if (g < groups)
+    for (; g + SPARSE_GROUPS / 2 <= groups; g += SPARSE_GROUPS / 2)
+        sparse_s16s8(x, rows + g * group_stride, group_stride, SPARSE_GROUPS / 2, out + g * SPPIM_GROUP);
+    for (; g < groups; g++)
         sparse_s16s8(x, rows + g * group_stride, group_stride, 1, out + g * SPPIM_GROUP);
 }
 
@@ -665,7 +666,7 @@ INLINE __m512i keep(__m512i x)
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {
     __m512i k0, k1, steps, row_step, first_factor, second_factor; /* random numbers */
-    __m512i words_up, words_down, ones, highest, lowest;  /* weights */
+    __m512i words_up, words_down, ones, highest;          /* weights */
     __m512i half, lowest_product;                         /* product weights */
     __m512i half_byte, whole_byte, high_bytes[2];         /* product weights of 8 bits */
     __m128i up, down, drop;
@@ -702,7 +703,6 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u, int form)
         .words_down = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15))),
         .ones = keep(_mm512_set1_epi32(-1)),
         .highest = keep(_mm512_set1_epi16(SPPIM_WEIGHT_MAX)),
-        .lowest = keep(_mm512_set1_epi16(-SPPIM_WEIGHT_MAX)),
         .up = _mm_cvtsi32_si128(16 - u->shift),
         .down = _mm_cvtsi32_si128(u->shift),
         .drop = _mm_cvtsi32_si128(drop),
@@ -748,16 +748,25 @@ INLINE __m512i draw16(const LEVEL(constants) *c, uint32_t first)
     return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
 }
 
-/* A1.2 and A7.3 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. */
-INLINE __m512i new_weights(__m512i w, __m512i a, __m512i b, __m512i u, const LEVEL(constants) *c, __m512i *exact)
+/* A1.2 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. */
+INLINE __m512i rounded_sums(__m512i a, __m512i b, __m512i u, const LEVEL(constants) *c)
 {
     const __m512i ta = _mm512_sll_epi32(a, c->up), tb = _mm512_sll_epi32(b, c->up); /* whole part above, fraction below */
     const __m512i whole = _mm512_mask_shuffle_epi8(tb, c->low_words, ta, c->words_down);
     const __m512i fraction = _mm512_mask_shuffle_epi8(ta, c->high_words, tb, c->words_up);
     const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
-    const __m512i q = _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
-    *exact = _mm512_subs_epi16(w, q);
-    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->highest), c->lowest);
+    return _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
+}
+
+/* The same for gradients of words: products of two rows with errors. narrow: a random number still fits above them. */
+INLINE __m512i rounded_products(__m512i rows, __m512i errors, __m512i u, const LEVEL(constants) *c, int narrow)
+{
+    const __m512i gradient = _mm512_mullo_epi16(rows, errors);
+    if (narrow)
+        return _mm512_sra_epi16(_mm512_add_epi16(gradient, _mm512_srl_epi16(u, c->up)), c->down);
+    const __m512i whole = _mm512_sra_epi16(gradient, c->down), fraction = _mm512_sll_epi16(gradient, c->up);
+    const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
+    return _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
 }
 
 /* A5.2; the sum saturates where the clamp would act anyway. */
@@ -795,72 +804,53 @@ INLINE void store_words(const __m512i v[2], int16_t *to)
     _mm512_storeu_si512(to + SPPIM_GROUP, _mm512_unpackhi_epi64(left, right));
 }
 
-INLINE void store_zeros(__mmask32 first, __mmask32 second, uint8_t *zeros)
+/* Zeros of two rows, as two bytes: bits of even places belong to the first. */
+INLINE uint32_t count_both(__mmask32 first, __mmask32 second)
 {
     const uint64_t both = first | (uint64_t)second << 32;
-    zeros[0] = (uint8_t)__builtin_popcountll(both & 0x5555555555555555u);
-    zeros[1] = (uint8_t)__builtin_popcountll(both & 0xAAAAAAAAAAAAAAAAu);
+    return (uint32_t)__builtin_popcountll(both & 0x5555555555555555u) |
+           (uint32_t)__builtin_popcountll(both & 0xAAAAAAAAAAAAAAAAu) << 8;
 }
 
-INLINE void count_zeros(const __m512i v[2], uint8_t *zeros)
+INLINE uint32_t count_zeros(const __m512i v[2], __m512i where)
 {
-    store_zeros(_mm512_testn_epi16_mask(v[0], v[0]), _mm512_testn_epi16_mask(v[1], v[1]), zeros);
+    return count_both(_mm512_testn_epi16_mask(v[0], where), _mm512_testn_epi16_mask(v[1], where));
 }
 
-/* a ^ b of both, or'ed. */
-INLINE __m512i differing(const __m512i a[2], const __m512i b[2])
+/* The slow end of clip. */
+INLINE size_t clip_all(__m512i w[], int count, const LEVEL(constants) *c)
 {
-    return _mm512_ternarylogic_epi32(_mm512_xor_si512(a[0], b[0]), a[1], b[1], 0xF6);
-}
-
-INLINE size_t count_differing(const __m512i a[2], const __m512i b[2])
-{
-    return (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(a[0], b[0])) +
-           (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(a[1], b[1]));
-}
-
-INLINE size_t count_clipped(const __m512i exact[2], const __m512i next[2])
-{
-    const __m512i any = differing(exact, next);
-    return __builtin_expect(_mm512_test_epi32_mask(any, any) != 0, 0) ? count_differing(exact, next) : 0;
-}
-
-/* Two rows of a panel with their random numbers: their weights before and after the clamp, which are stored. */
-INLINE void update_pair(const int32_t *gradient, size_t ld, __m512i u0, __m512i u1, const int16_t *w, int16_t *w_next,
-                      const LEVEL(constants) *c, __m512i exact[2], __m512i next[2])
-{
-    next[0] = new_weights(_mm512_loadu_si512(w), _mm512_loadu_si512(gradient), _mm512_loadu_si512(gradient + ld),
-                          _mm512_unpacklo_epi16(u0, u1), c, &exact[0]);
-    next[1] = new_weights(_mm512_loadu_si512(w + 32), _mm512_loadu_si512(gradient + 16),
-                          _mm512_loadu_si512(gradient + ld + 16), _mm512_unpackhi_epi16(u0, u1), c, &exact[1]);
-    _mm512_storeu_si512(w_next, next[0]);
-    _mm512_storeu_si512(w_next + 32, next[1]);
-}
-
-/* Product weights of two rows. */
-INLINE void finish_pair(const __m512i next[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c,
-                        __m512i v[2])
-{
-    const size_t at = row * SPPIM_PANEL;
-    v[0] = product_weights(next[0], c);
-    v[1] = product_weights(next[1], c);
-    count_zeros(v, panel->zeros + row);
-    if (panel->rows)
-        store_two_rows(v, panel->rows + row * SPPIM_GROUP);
-    if (panel->pairs) {
-        _mm512_storeu_si512(panel->pairs + at, v[0]);
-        _mm512_storeu_si512(panel->pairs + at + 32, v[1]);
+    size_t clipped = 0;
+    for (int i = 0; i < count; i++) {
+        const __m512i exact = w[i];
+        w[i] = _mm512_max_epi16(_mm512_min_epi16(exact, c->highest), _mm512_sub_epi16(_mm512_setzero_si512(), c->highest));
+        clipped += (size_t)__builtin_popcount(_mm512_cmpneq_epi16_mask(exact, w[i]));
     }
-    if (panel->words)
-        store_words(v, panel->words + row * SPPIM_GROUP);
+    return clipped;
+}
+
+/* A7.3: clamps the weights of two or four rows, which rarely does anything; returns how many it changed. */
+INLINE size_t clip(__m512i w[], int count, const LEVEL(constants) *c)
+{
+    __m512i most = _mm512_max_epu16(_mm512_abs_epi16(w[0]), _mm512_abs_epi16(w[1]));
+    if (count == 4)
+        most = _mm512_max_epu16(most, _mm512_max_epu16(_mm512_abs_epi16(w[2]), _mm512_abs_epi16(w[3])));
+    if (__builtin_expect(_mm512_cmpgt_epu16_mask(most, c->highest) == 0, 1))
+        return 0;
+    return clip_all(w, count, c);
+}
+
+INLINE void store_pair(const __m512i w[2], int16_t *to)
+{
+    _mm512_storeu_si512(to, w[0]);
+    _mm512_storeu_si512(to + 32, w[1]);
 }
 
 /* Product weights of 8 bits are the high bytes of w + 128: no clamp acts on them. */
-INLINE void byte_weights(const __m512i next[2], uint8_t *zeros, const LEVEL(constants) *c, __m512i v[2])
+INLINE void byte_weights(const __m512i w[2], const LEVEL(constants) *c, __m512i v[2])
 {
-    v[0] = _mm512_add_epi16(next[0], c->half_byte);
-    v[1] = _mm512_add_epi16(next[1], c->half_byte);
-    store_zeros(_mm512_testn_epi16_mask(v[0], c->whole_byte), _mm512_testn_epi16_mask(v[1], c->whole_byte), zeros);
+    v[0] = _mm512_add_epi16(w[0], c->half_byte);
+    v[1] = _mm512_add_epi16(w[1], c->half_byte);
 }
 
 INLINE __m512i high_bytes(__m512i a, __m512i b, const LEVEL(constants) *c)
@@ -868,63 +858,70 @@ INLINE __m512i high_bytes(__m512i a, __m512i b, const LEVEL(constants) *c)
     return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(a, c->high_bytes[0]), c->high_half, b, c->high_bytes[0]);
 }
 
-INLINE void finish_four(const __m512i next01[2], const __m512i next23[2], const sppim_update_rows *panel, size_t r,
-                        const LEVEL(constants) *c, int form)
+/* What follows from the new weights of two rows, all but quads; v: their product weights, of 8 bits with the fraction below. Returns
+ * their zeros as two bytes. */
+INLINE uint32_t finish_pair(const __m512i w[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c, int form,
+                            __m512i v[2])
+{
+    if (form == QUADS_OF_8_BITS || form == ROWS_OF_8_BITS) {
+        byte_weights(w, c, v);
+        if (form == ROWS_OF_8_BITS)
+            store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v[0], v[1], c)),
+                         panel->rows + row * SPPIM_GROUP);
+        return count_zeros(v, c->whole_byte);
+    }
+    for (int i = 0; i < 2; i++)
+        v[i] = form == WEIGHTS_ALONE ? w[i] : product_weights(w[i], c);
+    if (panel->words)
+        store_words(v, panel->words + row * SPPIM_GROUP);
+    if (form == ANY_FORM && panel->rows)
+        store_two_rows(v, panel->rows + row * SPPIM_GROUP);
+    if (form == ANY_FORM && panel->pairs)
+        store_pair(v, panel->pairs + row * SPPIM_PANEL);
+    return count_zeros(v, c->ones);
+}
+
+/* The same for four rows, quads and zeros included. */
+INLINE void finish_four(const __m512i w[4], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c, int form)
 {
     __m512i v01[2], v23[2];
-    if (form == WEIGHTS_ALONE) {
-        count_zeros(next01, panel->zeros + r);
-        count_zeros(next23, panel->zeros + r + 2);
-        if (panel->words) {
-            store_words(next01, panel->words + r * SPPIM_GROUP);
-            store_words(next23, panel->words + (r + 2) * SPPIM_GROUP);
-        }
-        return;
-    }
-    if (form == ANY_FORM) {
-        finish_pair(next01, panel, r, c, v01);
-        finish_pair(next23, panel, r + 2, c, v23);
-        if (panel->quads)
-            store_quads(v01, v23, panel->quads + r * SPPIM_PANEL);
-        return;
-    }
-    byte_weights(next01, panel->zeros + r, c, v01);
-    byte_weights(next23, panel->zeros + r + 2, c, v23);
+    const uint32_t first = finish_pair(w, panel, row, c, form, v01), second = finish_pair(w + 2, panel, row + 2, c, form, v23);
+    const uint32_t zeros = first | second << 16;
+    __builtin_memcpy(panel->zeros + row, &zeros, sizeof zeros);
     if (form == QUADS_OF_8_BITS) {
-        _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL, high_bytes(v01[0], v23[0], c));
-        _mm512_storeu_si512(panel->quads + r * SPPIM_PANEL + 64, high_bytes(v01[1], v23[1], c));
-    } else {
-        int8_t *to = panel->rows + r * SPPIM_GROUP;
-        store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v01[0], v01[1], c)), to);
-        store_halves(_mm512_permutexvar_epi64(c->high_bytes[1], high_bytes(v23[0], v23[1], c)), to + 2 * SPPIM_GROUP);
+        _mm512_storeu_si512(panel->quads + row * SPPIM_PANEL, high_bytes(v01[0], v23[0], c));
+        _mm512_storeu_si512(panel->quads + row * SPPIM_PANEL + 64, high_bytes(v01[1], v23[1], c));
+    } else if (form == ANY_FORM && panel->quads) {
+        store_quads(v01, v23, panel->quads + row * SPPIM_PANEL);
     }
 }
 
-/* Random numbers of the next row; its index is in i where the form is known, which moves on. */
-INLINE __m512i next_draw(const LEVEL(constants) *c, uint32_t index, __m512i *i, int form)
+/* Random numbers of two rows for their pairs; where the form is known, index and columns are even. */
+INLINE void draw_pair(const LEVEL(constants) *c, uint32_t index, int form, __m512i u[2])
 {
-    if (form == ANY_FORM)
-        return draw16(c, index);
-    const __m512i u = draw32(c, *i);
-    *i = _mm512_add_epi32(*i, c->row_step);
-    return u;
+    __m512i u0, u1;
+    if (form == ANY_FORM) {
+        u0 = draw16(c, index);
+        u1 = draw16(c, index + c->columns);
+    } else {
+        const __m512i i = indices(c, index / 2);
+        u0 = draw32(c, i);
+        u1 = draw32(c, _mm512_add_epi32(i, c->row_step));
+    }
+    u[0] = _mm512_unpacklo_epi16(u0, u1);
+    u[1] = _mm512_unpackhi_epi16(u0, u1);
 }
 
-/* Written out for both pairs: a loop would keep them in memory. */
-INLINE size_t update_four(const int32_t *gradient, size_t ld, size_t r, uint32_t index, __m512i *i,
-                          const sppim_update_rows *panel, const LEVEL(constants) *c, int form)
+/* Two rows less their gradients, not clipped yet. */
+INLINE void subtract_sums(const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w, const LEVEL(constants) *c,
+                          int form, __m512i next[2])
 {
-    const int16_t *w = panel->w + r * SPPIM_PANEL;
-    int16_t *w_next = panel->w_next + r * SPPIM_PANEL;
-    __m512i exact01[2], exact23[2], next01[2], next23[2];
-    const __m512i u0 = next_draw(c, index, i, form), u1 = next_draw(c, index + c->columns, i, form);
-    const __m512i u2 = next_draw(c, index + 2 * c->columns, i, form), u3 = next_draw(c, index + 3 * c->columns, i, form);
-    update_pair(gradient, ld, u0, u1, w, w_next, c, exact01, next01);
-    size_t clipped = form == ANY_FORM ? count_clipped(exact01, next01) : 0;
-    update_pair(gradient + 2 * ld, ld, u2, u3, w + 2 * SPPIM_PANEL, w_next + 2 * SPPIM_PANEL, c, exact23, next23);
-    finish_four(next01, next23, panel, r, c, form);
-    clipped += form == ANY_FORM ? 0 : count_clipped(exact01, next01); /* no branch between the halves: they overlap */
-    return clipped + count_clipped(exact23, next23);
+    __m512i u[2];
+    draw_pair(c, index, form, u);
+    for (int v = 0; v < 2; v++)
+        next[v] = _mm512_subs_epi16(_mm512_loadu_si512(w + 32 * v),
+                                    rounded_sums(_mm512_loadu_si512(gradient + 16 * v),
+                                                 _mm512_loadu_si512(gradient + ld + 16 * v), u[v], c));
 }
 
 /* Rows whose gradients are all narrow. */
@@ -932,10 +929,16 @@ INLINE size_t update_narrow(const sppim_update *update, const int32_t *gradient,
                             const sppim_update_rows *panel, int form)
 {
     const LEVEL(constants) c = update_constants(update, form);
-    __m512i i = indices(&c, index / 2);
     size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4, gradient += 4 * ld, index += 4 * c.columns)
-        clipped += update_four(gradient, ld, r, index, &i, panel, &c, form);
+    for (size_t r = 0; r < rows; r += 4, gradient += 4 * ld, index += 4 * c.columns) {
+        __m512i next[4];
+        subtract_sums(gradient, ld, index, panel->w + r * SPPIM_PANEL, &c, form, next);
+        subtract_sums(gradient + 2 * ld, ld, index + 2 * c.columns, panel->w + (r + 2) * SPPIM_PANEL, &c, form, next + 2);
+        clipped += clip(next, 4, &c);
+        store_pair(next, panel->w_next + r * SPPIM_PANEL);
+        store_pair(next + 2, panel->w_next + (r + 2) * SPPIM_PANEL);
+        finish_four(next, panel, r, &c, form);
+    }
     return clipped;
 }
 
@@ -1022,48 +1025,14 @@ FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32
 
 /* ---- update by a single image --------------------------------------------------------------------------------------------- */
 
-#define SMALL_SHIFT 8 /* a gradient of at most 255 * 127 still has room for a random number of so many bits */
-
-/* The same as new_weights, for a gradient in words: the products of two rows with errors. */
-INLINE __m512i new_weights_of_image(__m512i w, __m512i rows, __m512i errors, __m512i u, const LEVEL(constants) *c, int small,
-                                    __m512i *exact)
+INLINE void subtract_products(const int16_t *row, const __m512i errors[2], uint32_t index, const int16_t *w,
+                              const LEVEL(constants) *c, int narrow, int form, __m512i next[2])
 {
-    const __m512i gradient = _mm512_mullo_epi16(rows, errors);
-    __m512i q;
-    if (small) {
-        q = _mm512_sra_epi16(_mm512_add_epi16(gradient, _mm512_srl_epi16(u, c->up)), c->down);
-    } else {
-        const __m512i whole = _mm512_sra_epi16(gradient, c->down), fraction = _mm512_sll_epi16(gradient, c->up);
-        const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
-        q = _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
-    }
-    *exact = _mm512_subs_epi16(w, q);
-    return _mm512_max_epi16(_mm512_min_epi16(*exact, c->highest), c->lowest);
-}
-
-INLINE void update_pair_by_image(const int16_t *row, const __m512i errors[2], __m512i u0, __m512i u1, const int16_t *w,
-                                 int16_t *w_next, const LEVEL(constants) *c, int small, __m512i exact[2], __m512i next[2])
-{
-    const __m512i rows = broadcast(row);
-    next[0] = new_weights_of_image(_mm512_loadu_si512(w), rows, errors[0], _mm512_unpacklo_epi16(u0, u1), c, small, &exact[0]);
-    next[1] = new_weights_of_image(_mm512_loadu_si512(w + 32), rows, errors[1], _mm512_unpackhi_epi16(u0, u1), c, small,
-                                   &exact[1]);
-    _mm512_storeu_si512(w_next, next[0]);
-    _mm512_storeu_si512(w_next + 32, next[1]);
-}
-
-INLINE size_t update_four_by_image(const int16_t *row, const __m512i errors[2], size_t r, uint32_t index,
-                                   const sppim_update_rows *panel, const LEVEL(constants) *c, int small, int form)
-{
-    const int16_t *w = panel->w + r * SPPIM_PANEL;
-    int16_t *w_next = panel->w_next + r * SPPIM_PANEL;
-    __m512i exact01[2], exact23[2], next01[2], next23[2], i = indices(c, index / 2);
-    const __m512i u0 = next_draw(c, index, &i, form), u1 = next_draw(c, index + c->columns, &i, form);
-    const __m512i u2 = next_draw(c, index + 2 * c->columns, &i, form), u3 = next_draw(c, index + 3 * c->columns, &i, form);
-    update_pair_by_image(row, errors, u0, u1, w, w_next, c, small, exact01, next01);
-    update_pair_by_image(row + 2, errors, u2, u3, w + 2 * SPPIM_PANEL, w_next + 2 * SPPIM_PANEL, c, small, exact23, next23);
-    finish_four(next01, next23, panel, r, c, form);
-    return count_clipped(exact01, next01) + count_clipped(exact23, next23);
+    __m512i u[2];
+    draw_pair(c, index, form, u);
+    for (int v = 0; v < 2; v++)
+        next[v] = _mm512_subs_epi16(_mm512_loadu_si512(w + 32 * v),
+                                    rounded_products(broadcast(row), errors[v], u[v], c, narrow));
 }
 
 /* The words of 16 lanes, each twice. */
@@ -1073,39 +1042,60 @@ INLINE __m512i twice(const int16_t *words)
     return _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16));
 }
 
-INLINE size_t update_by_image(const sppim_update *update, const int16_t *row, const int16_t *error, size_t rows,
-                              uint32_t index, const sppim_update_rows *panel, int small, int form)
+/* Two rows at a time. */
+INLINE size_t update_pairs(const sppim_update *update, const int16_t *row, const int16_t *error, const uint16_t *pair,
+                           size_t pairs, uint32_t index, const sppim_update_rows *panel, int narrow, int form)
 {
     const LEVEL(constants) c = update_constants(update, form);
     const __m512i errors[2] = {twice(error), twice(error + 16)};
     size_t clipped = 0;
-    for (size_t r = 0; r < rows; r += 4, index += 4 * c.columns) {
-        uint64_t four;
-        __builtin_memcpy(&four, row + r, sizeof four);
-        if (four || !update->settled)
-            clipped += update_four_by_image(row + r, errors, r, index, panel, &c, small, form);
+    for (size_t i = 0; i < pairs; i++) {
+        const size_t r = 2 * (size_t)pair[i];
+        __m512i next[2], v[2];
+        subtract_products(row + r, errors, index + (uint32_t)r * c.columns, panel->w + r * SPPIM_PANEL, &c, narrow, form, next);
+        clipped += clip(next, 2, &c);
+        store_pair(next, panel->w_next + r * SPPIM_PANEL);
+        const uint16_t zeros = (uint16_t)finish_pair(next, panel, r, &c, form, v);
+        __builtin_memcpy(panel->zeros + r, &zeros, sizeof zeros);
     }
     return clipped;
 }
 
-INLINE size_t update_by_image_of_form(const sppim_update *update, const int16_t *row, const int16_t *error, size_t rows,
-                                      uint32_t index, const sppim_update_rows *panel, int form)
+/* Four rows at a time, which quads need. */
+INLINE size_t update_twos(const sppim_update *update, const int16_t *row, const int16_t *error, const uint16_t *pair,
+                          size_t pairs, uint32_t index, const sppim_update_rows *panel, int narrow, int form)
 {
-    if (update->shift <= SMALL_SHIFT)
-        return update_by_image(update, row, error, rows, index, panel, 1, form);
-    return update_by_image(update, row, error, rows, index, panel, 0, form);
+    const LEVEL(constants) c = update_constants(update, form);
+    const __m512i errors[2] = {twice(error), twice(error + 16)};
+    size_t clipped = 0;
+    for (size_t i = 0; i < pairs; i += 2) {
+        const size_t r = 2 * (size_t)pair[i];
+        const uint32_t first = index + (uint32_t)r * c.columns;
+        __m512i next[4];
+        subtract_products(row + r, errors, first, panel->w + r * SPPIM_PANEL, &c, narrow, form, next);
+        subtract_products(row + r + 2, errors, first + 2 * c.columns, panel->w + (r + 2) * SPPIM_PANEL, &c, narrow, form,
+                          next + 2);
+        clipped += clip(next, 4, &c);
+        store_pair(next, panel->w_next + r * SPPIM_PANEL);
+        store_pair(next + 2, panel->w_next + (r + 2) * SPPIM_PANEL);
+        finish_four(next, panel, r, &c, form);
+    }
+    return clipped;
 }
 
+#define OUTER(how, narrow, form) how(update, row, error, pair, pairs, index, &panel, narrow, form)
+#define EITHER(how, form) (update->narrow ? OUTER(how, 1, form) : OUTER(how, 0, form))
+
 FUNCTION static size_t LEVEL(update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error,
-                                               size_t rows, uint32_t index, sppim_update_rows panel)
+                                               const uint16_t *pair, size_t pairs, uint32_t index, sppim_update_rows panel)
 {
     if (update->round != SPPIM_SR || update->shift > 16)
-        return LEVEL(below).update_outer_s16(update, row, error, rows, index, panel);
+        return LEVEL(below).update_outer_s16(update, row, error, pair, pairs, index, panel);
     switch (LEVEL(choose_form)(update, index, &panel)) {
-    case QUADS_OF_8_BITS: return update_by_image_of_form(update, row, error, rows, index, &panel, QUADS_OF_8_BITS);
-    case ROWS_OF_8_BITS: return update_by_image_of_form(update, row, error, rows, index, &panel, ROWS_OF_8_BITS);
-    case WEIGHTS_ALONE: return update_by_image_of_form(update, row, error, rows, index, &panel, WEIGHTS_ALONE);
-    default: return update_by_image_of_form(update, row, error, rows, index, &panel, ANY_FORM);
+    case QUADS_OF_8_BITS: return EITHER(update_twos, QUADS_OF_8_BITS);
+    case ROWS_OF_8_BITS: return EITHER(update_pairs, ROWS_OF_8_BITS);
+    case WEIGHTS_ALONE: return EITHER(update_pairs, WEIGHTS_ALONE);
+    default: return panel.quads ? EITHER(update_twos, ANY_FORM) : EITHER(update_pairs, ANY_FORM);
     }
 }
 

@@ -8,6 +8,7 @@
 #define FUNCTION    __attribute__((target(TARGET)))
 #define INLINE      __attribute__((target(TARGET), always_inline)) static inline
 #define BYTE_TILE_ROWS 12
+#define SPARSE_GROUPS 4
 #define LEVEL(name) name##_vnni
 
 /* One instruction each; written as such because gcc 12 spills the accumulators of unrolled intrinsics. */

@@ -646,20 +646,29 @@ static void compress_s16(size_t count, size_t base, int which, int class)
     }
 }
 
-static void census_s8(size_t count, int class)
+/* Where a single value stands apart from the rest, which is zero or its class; nowhere in an empty array. */
+static size_t lone_place(size_t count, bool lone) { return lone && count ? below(count) : count; }
+
+static void census_s8(size_t count, int class, bool lone)
 {
-    CASE("census_s8", "count class", (long)count, class);
-    const int8_t *x = input8(0, count, class);
+    const size_t place = lone_place(count, lone);
+    CASE("census_s8", "count class lone", (long)count, class, (long)place);
+    int8_t *x = input8(0, count, class);
+    if (place < count)
+        x[place] = (int8_t)value(NONZERO, 8);
     uint8_t *bits = add_output(1, 1);
     *bits = magnitude(below(2) ? ZERO : SPARSE);
     for EACH_LEVEL
         finish(level[now.level]->census_s8(x, count, out(0)));
 }
 
-static void census_s16(size_t count, int class, int extremes)
+static void census_s16(size_t count, int class, int extremes, bool lone)
 {
-    CASE("census_s16", "count class extremes", (long)count, class, extremes);
-    const int16_t *x = input16(0, count, class);
+    const size_t place = lone_place(count, lone);
+    CASE("census_s16", "count class extremes lone", (long)count, class, extremes, (long)place);
+    int16_t *x = input16(0, count, class);
+    if (place < count)
+        x[place] = (int16_t)value(EXTREME, 16);
     const int64_t a = value(extremes, 16), b = value(extremes, 16);
     *(int16_t *)add_output(1, 2) = (int16_t)(a < b ? a : b);
     *(int16_t *)add_output(1, 2) = (int16_t)(a < b ? b : a);
@@ -731,12 +740,17 @@ static void check_lists(void)
                 compress_s16(lengths[n], PICK(lengths), which, class);
                 compress_s16(lengths[n], 65536 - lengths[n], which, class);
             }
-            census_s8(lengths[n], class);
+            census_s8(lengths[n], class, false);
             for EACH(e, extremes)
-                census_s16(lengths[n], class, extremes[e]);
+                census_s16(lengths[n], class, extremes[e], false);
         }
-    census_s8((size_t)2200 << 10, NONZERO); /* beyond 16-bit counters of 32 lanes, */
-    census_s16((size_t)1100 << 10, NONZERO, ZERO); /* of 16 */
+    for EACH(n, lengths)
+        for (int repeat = 0; repeat < 16; repeat++) {
+            census_s8(lengths[n], ZERO, true);
+            census_s16(lengths[n], repeat % 2 ? ZERO : SMALL, ZERO, true);
+        }
+    census_s8((size_t)2200 << 10, NONZERO, false);        /* beyond 16-bit counters of 32 lanes, */
+    census_s16((size_t)1100 << 10, NONZERO, ZERO, false); /* of 16 */
 }
 
 static void check_inputs(void)
@@ -801,36 +815,38 @@ static const int32_t *some_gradient(size_t rows, size_t ld, int shift, int kind)
     return g;
 }
 
-/* Outputs of an update, and which of them are wanted. */
+/* What an update writes, and where to. */
 typedef struct target {
     const int16_t *w;
-    unsigned wanted;
+    enum { QUADS = 1, ROWS = 2, PAIRS = 4, WORDS = 8 } wanted;
     bool in_place;
     size_t half; /* of a group */
 } target;
 
-static target some_target(size_t rows, int product_bits)
+static target some_target(int product_bits)
 {
-    const size_t count = rows * 32;
-    const target t = {.w = some_weights(count), .wanted = (unsigned)below(8) & (product_bits <= 8 ? 7 : 4),
-                      .in_place = below(2), .half = below(2)};
-    int16_t *w_next = add_output(count, 2);
-    if (t.in_place)
-        memcpy(w_next, t.w, 2 * count);
-    add_output(rows, 1);           /* zeros */
-    add_output(count, 1);          /* quads */
-    add_output(2 * count + 32, 1); /* rows */
-    add_output(count, 2);          /* pairs */
-    return t;
+    return (target){.wanted = (unsigned)below(16) & (product_bits <= 8 ? 15u : PAIRS | WORDS), .in_place = below(2),
+                    .half = below(2)};
 }
 
-/* As the level sees it. */
 static sppim_update_rows panel_of(const target *t)
 {
     return (sppim_update_rows){.w = t->in_place ? out(0) : t->w, .w_next = out(0), .zeros = out(1),
-                               .quads = t->wanted & 1 ? out(2) : NULL,
-                               .rows = t->wanted & 2 ? (int8_t *)out(3) + t->half * 32 : NULL,
-                               .pairs = t->wanted & 4 ? out(4) : NULL};
+                               .quads = t->wanted & QUADS ? out(2) : NULL,
+                               .rows = t->wanted & ROWS ? (int8_t *)out(3) + t->half * 32 : NULL,
+                               .pairs = t->wanted & PAIRS ? out(4) : NULL,
+                               .words = t->wanted & WORDS ? (int16_t *)out(5) + t->half * 32 : NULL};
+}
+
+static void add_target(target *t, size_t rows)
+{
+    const size_t count = rows * 32, widths[] = {2, 1, 1, 1, 2, 2};
+    const size_t counts[] = {count, rows, count, 2 * count + 32, count, 2 * count + 32};
+    t->w = some_weights(count);
+    for EACH(i, counts)
+        add_output(counts[i], widths[i]);
+    if (t->in_place)
+        memcpy(output[0].initial + output[0].place, t->w, 2 * count);
 }
 
 static sppim_update some_update(int shift, int round, int product_bits, bool narrow)
@@ -844,41 +860,67 @@ static uint32_t some_index(void) { return (uint32_t)(below(2) ? below(4096) : be
 
 static void update_s16(size_t rows, size_t ld, int shift, int round, int product_bits, int kind)
 {
+    target t = some_target(product_bits);
     const sppim_update u = some_update(shift, round, product_bits, kind == 0 && below(2));
     const uint32_t index = some_index();
-    CASE("update_s16", "rows ld shift round bits kind narrow index columns", (long)rows, (long)ld, shift, round,
-         product_bits, kind, u.narrow, (long)index, (long)u.columns);
-    const target t = some_target(rows, product_bits);
+    CASE("update_s16", "rows ld shift round bits kind narrow index columns wanted in_place", (long)rows, (long)ld, shift,
+         round, product_bits, kind, u.narrow, (long)index, (long)u.columns, (long)t.wanted, t.in_place);
+    add_target(&t, rows);
     const int32_t *gradient = some_gradient(rows, ld, shift, kind);
     for EACH_LEVEL
         finish(level[now.level]->update_s16(&u, gradient, ld, rows, index, panel_of(&t)));
 }
 
-static void update_outer_s16(size_t rows, int shift, int round, int product_bits, int row_class, int error_class)
+/* All, some or none of the pairs of rows, by twos or not; returns how many. */
+static size_t some_pairs(size_t rows, bool by_twos, uint16_t *pair)
 {
-    const sppim_update u = some_update(shift, round, product_bits, below(2));
+    const size_t chance = below(4), together = by_twos ? 2 : 1;
+    size_t pairs = 0;
+    for (size_t i = 0; i < rows / 2; i += together)
+        for (size_t k = 0, taken = chance && below(chance) == 0; taken && k < together; k++)
+            pair[pairs++] = (uint16_t)(i + k);
+    return pairs;
+}
+
+static int magnitude_of(const int16_t *x, size_t count)
+{
+    int most = 0;
+    for (size_t i = 0; i < count; i++)
+        most = abs(x[i]) > most ? abs(x[i]) : most;
+    return most;
+}
+
+static void update_outer_s16(size_t rows, int shift, int round, int product_bits, int most, int row_class, int error_class)
+{
+    target t = some_target(product_bits);
+    sppim_update u = some_update(shift, round, product_bits, false);
     const uint32_t index = some_index();
-    CASE("update_outer_s16", "rows shift round bits narrow row_class error_class index columns", (long)rows, shift, round,
-         product_bits, u.narrow, row_class, error_class, (long)index, (long)u.columns);
-    const target t = some_target(rows, product_bits);
     int16_t *row = input(1, 2 * rows), *error = input(2, 64);
     for (size_t r = 0; r < rows; r++)
-        row[r] = bounded(row_class, 255);
+        row[r] = bounded(row_class, most);
     for (size_t lane = 0; lane < 32; lane++)
         error[lane] = bounded(error_class, SPPIM_ERROR_MAX);
+    uint16_t some[64];
+    const size_t pairs = some_pairs(rows, t.wanted & QUADS, some);
+    const uint16_t *pair = memcpy(input(3, sizeof *some * pairs), some, sizeof *some * pairs);
+    u.narrow = shift < 15 && magnitude_of(row, rows) * magnitude_of(error, 32) + (1 << shift) <= INT16_MAX && below(4);
+    CASE("update_outer_s16", "rows pairs shift round bits most narrow index columns wanted in_place", (long)rows,
+         (long)pairs, shift, round, product_bits, most, u.narrow, (long)index, (long)u.columns, (long)t.wanted, t.in_place);
+    add_target(&t, rows);
     for EACH_LEVEL
-        finish(level[now.level]->update_outer_s16(&u, row, error, rows, index, panel_of(&t)));
+        finish(level[now.level]->update_outer_s16(&u, row, error, pair, pairs, index, panel_of(&t)));
 }
 
 static void check_update(void)
 {
     const size_t row_groups[] = {0, 4, 8, 12, 16, 20, 64}, lds[] = {32, 256, 35};
+    const int mosts[] = {255, 127, 128, 20};
     for (int shift = 0; shift <= 16; shift++)
         for (int product_bits = 2; product_bits <= 16; product_bits++)
             for (int kind = 0; kind < 4; kind++)
                 for (int repeat = 0; repeat < 3; repeat++) {
                     update_s16(PICK(row_groups), PICK(lds), shift, SPPIM_SR, product_bits, kind);
-                    update_outer_s16(PICK(row_groups), shift, SPPIM_SR, product_bits, (int)below(CLASSES),
+                    update_outer_s16(PICK(row_groups), shift, SPPIM_SR, product_bits, PICK(mosts), (int)below(CLASSES),
                                      (int)below(CLASSES));
                 }
     for (int shift = 0; shift <= 46; shift++)
@@ -886,7 +928,7 @@ static void check_update(void)
             for (int kind = 0; kind < 4; kind++) {
                 const int product_bits = 2 + (int)below(15);
                 update_s16(8, 32, shift, round, product_bits, kind);
-                update_outer_s16(8, shift, round, product_bits, (int)below(CLASSES), (int)below(CLASSES));
+                update_outer_s16(8, shift, round, product_bits, PICK(mosts), (int)below(CLASSES), (int)below(CLASSES));
             }
 }
 
