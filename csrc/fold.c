@@ -105,7 +105,7 @@ static void fold_task(void *context, size_t group, sppim_worker *worker)
 static size_t list_fold(const sppim_job *j, int which, size_t found)
 {
     const sppim_list *list = &j->network->work.list;
-    const size_t count = j->network->kernels->compress_s8(j->network->work.fold, j->layer->k + 1, 0, which,
+    const size_t count = j->network->kernels->compress_s8(j->network->work.fold, j->layer->k + 1, which,
                                                           list->index + found, list->value + found);
     return found + sppim_pad_nonzeros(list->index + found, list->value + found, count, 0);
 }

@@ -77,7 +77,7 @@ static size_t list_some(const sppim_job *j, size_t b, int which, size_t found)
     const sppim_list *list = &j->network->work.list;
     uint16_t *index = list->index + b * list->ld + found;
     uint8_t *value = list->value + b * list->ld + found;
-    const size_t count = j->network->kernels->compress_s8(j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k, 0,
+    const size_t count = j->network->kernels->compress_s8(j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k,
                                                           which, index, value);
     return found + sppim_pad_nonzeros(index, value, count, 0);
 }

@@ -144,7 +144,7 @@ typedef struct tile {
 static size_t list_column(const sppim_job *j, size_t k, int which, size_t found, sppim_scratch *s)
 {
     const size_t count = j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images,
-                                                          0, which, s->index + found, s->value + found);
+                                                          which, s->index + found, s->value + found);
     return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
 }
 

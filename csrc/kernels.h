@@ -68,10 +68,11 @@ typedef struct sppim_update_rows { /* rows k0 .. of one panel, k0 a multiple of 
 typedef struct sppim_kernels {
     const char *name;
 
-    /* Index and value of the non-zeros of x[count] that `which` names, index counted from base; returns how many. Writes up to 64
-     * more places. */
-    size_t (*compress_s8)(const int8_t *x, size_t count, size_t base, int which, uint16_t *index, uint8_t *value);
-    size_t (*compress_s16)(const int16_t *x, size_t count, size_t base, int which, uint16_t *index, int16_t *value);
+    /* Index and value of the non-zeros of x[count] that `which` names; returns how many. Writes up to 64 more places. */
+    size_t (*compress_s8)(const int8_t *x, size_t count, int which, uint16_t *index, uint8_t *value);
+    size_t (*compress_s16s8)(const int16_t *x, size_t count, int which, uint16_t *index, uint8_t *value, uint8_t *high);
+    /* The same for all non-zeros of words. */
+    size_t (*compress_s16)(const int16_t *x, size_t count, uint16_t *index, int16_t *value);
     /* Number of non-zeros of x[count]; the bits of all values or'ed into *bits. */
     size_t (*census_s8)(const int8_t *x, size_t count, uint8_t *bits);
     /* Number of non-zeros of x[count]; *low and *high become the extremes of x and of what they were. */
@@ -111,8 +112,6 @@ typedef struct sppim_kernels {
     size_t (*requantize_relu_s32)(const int32_t *acc, int shift, int hi, int8_t *y);
     /* The same for 64-bit sums by column, any shift and rounding of A1.1. */
     size_t (*requantize_relu_s64)(const int64_t *acc, int shift, int round, int hi, int8_t *y);
-    /* out[i] = low[i] + 256 high[i], count a multiple of 32. */
-    void (*join_s32)(const int32_t *low, const int32_t *high, size_t count, int64_t *out);
     /* End of A6.6, shift <= 31: d = requantized sum where y > 0, else 0; returns the number of saturated values. */
     size_t (*gate_s32)(const int32_t *acc, const int8_t *y, int shift, int8_t *d);
 

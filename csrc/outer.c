@@ -133,7 +133,7 @@ static void dense(const outer *o, size_t row, size_t rows, size_t column, size_t
 
 static size_t list(const outer *o, size_t k, int which, size_t found, struct scratch *s)
 {
-    const size_t count = o->engine->kernels->compress_s8(o->columns + k * o->columns_ld, o->images, 0, which,
+    const size_t count = o->engine->kernels->compress_s8(o->columns + k * o->columns_ld, o->images, which,
                                                          s->index + found, s->value + found);
     return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
 }

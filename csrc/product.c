@@ -1,9 +1,9 @@
 /* y = x w (A11.1). How depends on the operands:
  *   bytes   bytes by bytes, in 32 bits
- *   planes  words by bytes: the lower bytes, unsigned, and the higher, signed, in 32 bits each, then together in 64
- *   words   anything by words, in 32 bits for as many terms as they hold, then in 64
+ *   words   anything else, in 32 bits for as many terms as they hold, then in 64
  *   finite  a list of the non-zeros, in order, with an accumulator that can overflow
- * Each of the first three multiplies all of x, or lists of its non-zeros. Tasks are blocks of rows with a span of columns. */
+ * The first two multiply all of x, or lists of its non-zeros, which meet words by bytes as two planes of bytes. Tasks are blocks of rows
+ * with a span of columns. */
 #include "matrix.h"
 
 #include <string.h>
@@ -16,11 +16,13 @@
 #define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
 #define LEAST_STEPS 32 /* if 32 bits hold fewer pairs of products, operands are split into bytes */
 
-enum { BYTES, PLANES, WORDS, FINITE };
+#define PART_BYTES ((size_t)24 << 10) /* of weights that stay in the first-level cache */
+
+enum { BYTES, WORDS, FINITE };
 
 typedef struct scratch {
-    int32_t *sums[2]; /* [BLOCK_ROWS][SPAN * SPPIM_GROUP] */
-    int64_t *wide;
+    int32_t *sums; /* [BLOCK_ROWS][span * SPPIM_GROUP] */
+    int64_t *wide; /* the same */
     uint64_t changed;
 } scratch;
 
@@ -31,11 +33,13 @@ typedef struct product {
     int32_t type;
     size_t m, ld, list_ld, block_rows;
     size_t span;      /* groups of one task */
+    size_t parts;     /* of a list of words */
     sppim_accumulator accumulator;
     int form;
     bool skip;
+    bool split;       /* lists are of words that meet bytes */
     bool in_place;    /* the kernels read x itself */
-    int planes;       /* of words: 1, or 2 whose second counts 256 times */
+    int planes;       /* of dense words: 1, or 2 whose second counts 256 times */
     size_t exact_steps; /* of words: pairs of products that 32 bits hold */
     const void *operands[2]; /* [m][ld], bytes or words */
     void *copies[2];  /* the same, or null: in place */
@@ -73,31 +77,34 @@ static facts survey_bytes(const product *p, size_t count)
 /* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
  * weights that they load; a few. */
 #define FEW_ROWS 4
-static const unsigned crossovers[][2] = {[BYTES] = {40, 75}, [PLANES] = {67, 90}, [WORDS] = {40, 75}};
+static const unsigned crossover_bytes[2] = {45, 75}, crossover_split[2] = {70, 90}, crossover_words[2] = {45, 75};
 
 static bool choose_skipping(const product *p, const facts *f, int32_t path)
 {
     if (p->form == FINITE)
         return true;
-    if (p->form == WORDS && p->exact_steps < LEAST_STEPS)
+    if (p->form == WORDS && !p->w->bytes && p->exact_steps < LEAST_STEPS)
         return false;
     if (path != SPPIM_PATH_AUTO)
         return path == SPPIM_PATH_SPARSE;
-    return 100 * f->nonzeros < crossovers[p->form][p->m < FEW_ROWS] * (uint64_t)p->m * p->w->k;
+    const unsigned *crossover = p->form == BYTES ? crossover_bytes : p->w->bytes ? crossover_split : crossover_words;
+    return 100 * f->nonzeros < crossover[p->m < FEW_ROWS] * (uint64_t)p->m * p->w->k;
 }
 
 static int choose_form(const product *p, uint64_t terms)
 {
     if (p->accumulator.bits && terms * p->w->k >= (uint64_t)1 << (p->accumulator.bits - 1))
         return FINITE;
-    return !p->w->bytes ? WORDS : p->type == SPPIM_S16 ? PLANES : BYTES;
+    return p->w->bytes && p->type != SPPIM_S16 ? BYTES : WORDS;
 }
 
-/* Groups of columns whose weights one task reads. */
+/* Groups of columns of one task: those that one reading of a list serves; many, if nobody shares the work. */
 static size_t choose_span(const product *p)
 {
-    const size_t group = p->w->depth * SPPIM_GROUP * (p->form == WORDS ? sizeof(int16_t) : 1);
-    return p->skip && p->form != FINITE ? sppim_larger(1, sppim_smaller(SPAN, SPAN_BYTES / group)) : 1;
+    if (!p->skip)
+        return p->engine->threads == 1 ? SPAN : 1;
+    const size_t group = p->w->depth * SPPIM_GROUP * (p->w->bytes ? 1 : sizeof(int16_t));
+    return p->form == FINITE ? 1 : sppim_larger(1, sppim_smaller(SPAN, SPAN_BYTES / group));
 }
 
 static void plan(product *p, int32_t path)
@@ -109,8 +116,10 @@ static void plan(product *p, int32_t path)
     p->form = choose_form(p, terms);
     p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : LEAST_STEPS; /* all zero */
     p->skip = choose_skipping(p, &f, path);
-    p->planes = p->form == PLANES || (p->form == WORDS && p->exact_steps < LEAST_STEPS) ? 2 : 1;
+    p->split = p->skip && p->form == WORDS && p->w->bytes;
+    p->planes = !p->skip && p->form == WORDS && p->exact_steps < LEAST_STEPS ? 2 : 1;
     p->span = choose_span(p);
+    p->parts = sppim_ceil_div(p->w->depth * SPPIM_GROUP * sizeof(int16_t), PART_BYTES);
     const bool whole = p->w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
     p->in_place = whole && p->planes == 1 && (p->form == BYTES || p->type == SPPIM_S16);
     p->ld = p->in_place ? p->w->k : sppim_round_up(p->w->k, SPPIM_GROUP);
@@ -133,11 +142,11 @@ static void lay_out_lists(product *p, sppim_arena *arena)
     SPPIM_PIECE(arena, p->index, places);
     SPPIM_PIECE(arena, p->negatives, p->m);
     SPPIM_PIECE(arena, p->counts, p->m);
-    if (p->form == BYTES || p->form == PLANES)
+    if (p->form == BYTES || p->split)
         SPPIM_PIECE(arena, p->value, places);
-    if (p->form == PLANES)
+    if (p->split)
         SPPIM_PIECE(arena, p->high, places);
-    if (p->form != BYTES)
+    else if (p->form != BYTES)
         SPPIM_PIECE(arena, p->value16, places);
 }
 
@@ -148,8 +157,7 @@ static void lay_out(product *p, sppim_arena *arena)
     for (size_t i = 0; i < p->engine->threads; i++) {
         scratch s = {0};
         const size_t sums = BLOCK_ROWS * p->span * SPPIM_GROUP;
-        SPPIM_PIECE(arena, s.sums[0], sums);
-        SPPIM_PIECE(arena, s.sums[1], sums);
+        SPPIM_PIECE(arena, s.sums, sums);
         SPPIM_PIECE(arena, s.wide, sums);
         if (arena->base)
             p->scratch[i] = s;
@@ -170,18 +178,12 @@ static void widen_row(const product *p, size_t from, int16_t *out)
         out[i] = ((const uint8_t *)p->x)[from + i];
 }
 
-/* Words as 256 high + low: bytes, low unsigned; words, both signed. */
-static void split_row(const product *p, const int16_t *v, size_t to)
+/* Words as 256 high + low. */
+static void split_row(const int16_t *v, size_t count, int16_t *low, int16_t *high)
 {
-    int8_t *low8 = (int8_t *)p->copies[0] + to, *high8 = (int8_t *)p->copies[1] + to;
-    int16_t *low16 = (int16_t *)p->copies[0] + to, *high16 = (int16_t *)p->copies[1] + to;
-    for (size_t i = 0; p->form == PLANES && i < p->w->k; i++) {
-        low8[i] = (int8_t)v[i];
-        high8[i] = (int8_t)(v[i] >> 8);
-    }
-    for (size_t i = 0; p->form == WORDS && i < p->w->k; i++) {
-        high16[i] = (int16_t)((v[i] + 128) >> 8);
-        low16[i] = (int16_t)(v[i] - 256 * high16[i]);
+    for (size_t i = 0; i < count; i++) {
+        high[i] = (int16_t)((v[i] + 128) >> 8);
+        low[i] = (int16_t)(v[i] - 256 * high[i]);
     }
 }
 
@@ -190,7 +192,7 @@ static void copy_row(const product *p, size_t r)
 {
     const size_t from = r * p->w->k, to = r * p->ld, size = p->form == WORDS ? sizeof(int16_t) : 1;
     if (p->planes == 2)
-        split_row(p, (const int16_t *)p->x + from, to);
+        split_row((const int16_t *)p->x + from, p->w->k, (int16_t *)p->copies[0] + to, (int16_t *)p->copies[1] + to);
     else if (p->form == WORDS)
         widen_row(p, from, (int16_t *)p->copies[0] + to);
     else
@@ -212,22 +214,28 @@ static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
 static size_t list_bytes(const product *p, size_t r, int which, size_t found)
 {
     const size_t at = r * p->list_ld + found;
-    const size_t count = p->engine->kernels->compress_s8((const int8_t *)p->x + r * p->w->k, p->w->k, 0, which,
+    const size_t count = p->engine->kernels->compress_s8((const int8_t *)p->x + r * p->w->k, p->w->k, which,
                                                          p->index + at, p->value + at);
     return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
 }
 
-static size_t list_words(const product *p, size_t r, int which, size_t found)
+/* All words of a row. */
+static size_t list_words(const product *p, size_t r)
+{
+    const size_t at = r * p->list_ld;
+    return pad_words(p->index + at, p->value16 + at,
+                     p->engine->kernels->compress_s16((const int16_t *)p->x + r * p->w->k, p->w->k, p->index + at,
+                                                      p->value16 + at));
+}
+
+/* The bytes of a row of words that `which` names, after `found` others. */
+static size_t list_split(const product *p, size_t r, int which, size_t found)
 {
     const size_t at = r * p->list_ld + found;
-    const size_t count = pad_words(p->index + at, p->value16 + at,
-                                   p->engine->kernels->compress_s16((const int16_t *)p->x + r * p->w->k, p->w->k, 0, which,
-                                                                    p->index + at, p->value16 + at));
-    for (size_t i = at; p->form == PLANES && i < at + count; i++) {
-        p->value[i] = (uint8_t)p->value16[i];
-        p->high[i] = (uint8_t)((uint16_t)p->value16[i] >> 8);
-    }
-    return found + count;
+    const size_t count = p->engine->kernels->compress_s16s8((const int16_t *)p->x + r * p->w->k, p->w->k, which, p->index + at,
+                                                            p->value + at, p->high + at);
+    memset(p->high + at + count, 0, SPPIM_DEPTH);
+    return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
 }
 
 /* Bytes as words, in their order. */
@@ -246,24 +254,29 @@ static size_t list_widened(const product *p, size_t r)
 
 static void list_row(const product *p, size_t r)
 {
-    size_t (*const list)(const product *, size_t, int, size_t) = p->type == SPPIM_S16 ? list_words : list_bytes;
+    size_t (*const by_sign)(const product *, size_t, int, size_t) = p->split ? list_split : list_bytes;
     p->negatives[r] = 0;
-    if (p->form == WORDS || p->form == FINITE) {
-        p->counts[r] = (uint32_t)(p->type == SPPIM_S16 ? list_words(p, r, SPPIM_ALL, 0) : list_widened(p, r));
-    } else if (p->type == SPPIM_U8) {
-        p->counts[r] = (uint32_t)list(p, r, SPPIM_ALL, 0);
+    if (p->form == BYTES && p->type == SPPIM_U8) {
+        p->counts[r] = (uint32_t)list_bytes(p, r, SPPIM_ALL, 0);
+    } else if (p->form == BYTES || p->split) {
+        p->negatives[r] = (uint32_t)by_sign(p, r, SPPIM_NEGATIVE, 0);
+        p->counts[r] = (uint32_t)by_sign(p, r, SPPIM_POSITIVE, p->negatives[r]);
     } else {
-        p->negatives[r] = (uint32_t)list(p, r, SPPIM_NEGATIVE, 0);
-        p->counts[r] = (uint32_t)list(p, r, SPPIM_POSITIVE, p->negatives[r]);
+        p->counts[r] = (uint32_t)(p->type == SPPIM_S16 ? list_words : list_widened)(p, r);
     }
+}
+
+static void prepare_rows(const product *p, size_t first, size_t last)
+{
+    for (size_t r = first; r < last; r++)
+        (p->skip ? list_row : copy_row)(p, r);
 }
 
 static void operand_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const product *p = context;
-    for (size_t r = index * BLOCK_ROWS; r < sppim_smaller(p->m, (index + 1) * BLOCK_ROWS); r++)
-        (p->skip ? list_row : copy_row)(p, r);
+    prepare_rows(p, index * BLOCK_ROWS, sppim_smaller(p->m, (index + 1) * BLOCK_ROWS));
 }
 
 static sppim_nonzeros listed(const product *p, size_t r)
@@ -293,7 +306,7 @@ static bool beyond(const product *p, const block *t) { return t->column + t->wid
 static target narrow_target(const product *p, const block *t)
 {
     if (beyond(p, t))
-        return (target){t->scratch->sums[0], t->width};
+        return (target){t->scratch->sums, t->width};
     return (target){(int32_t *)p->y + t->first * p->w->n + t->column, p->w->n};
 }
 
@@ -313,33 +326,15 @@ static void copy_results(const product *p, const block *t, target from, size_t s
                columns * size);
 }
 
-/* One panel of 8-bit products. */
-static void dense_panel(const product *p, const block *t, int plane, int flip, int32_t *to, size_t ld)
-{
-    const size_t panel = t->column / SPPIM_PANEL;
-    const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
-    p->engine->kernels->product_s8((const int8_t *)p->operands[plane] + t->first * p->ld, p->ld, t->rows,
-                                   sppim_ceil_div(p->w->k, 4), flip, p->w->quads + panel * p->w->depth * SPPIM_PANEL, start, to,
-                                   ld, SPPIM_COLUMNS);
-}
-
 static void dense_bytes(const product *p, const block *t)
 {
     const target y = narrow_target(p, t);
-    dense_panel(p, t, 0, p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED, y.to, y.ld);
+    const int flip = p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
+    const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
+    p->engine->kernels->product_s8((const int8_t *)p->operands[0] + t->first * p->ld, p->ld, t->rows,
+                                   sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to, y.ld,
+                                   SPPIM_COLUMNS);
     copy_results(p, t, y, sizeof(int32_t));
-}
-
-static void dense_planes(const product *p, const block *t)
-{
-    const target y = wide_target(p, t);
-    int32_t *const *sums = t->scratch->sums;
-    dense_panel(p, t, 0, SPPIM_UNSIGNED, sums[0], SPPIM_PANEL);
-    dense_panel(p, t, 1, SPPIM_SIGNED, sums[1], SPPIM_PANEL);
-    for (size_t r = 0; r < t->rows; r++)
-        p->engine->kernels->join_s32(sums[0] + r * SPPIM_PANEL, sums[1] + r * SPPIM_PANEL, SPPIM_PANEL,
-                                     (int64_t *)y.to + r * y.ld);
-    copy_results(p, t, y, sizeof(int64_t));
 }
 
 static void dense_words(const product *p, const block *t)
@@ -367,7 +362,7 @@ static void sparse_bytes(const product *p, const block *t)
     copy_results(p, t, y, sizeof(int32_t));
 }
 
-static void sparse_planes(const product *p, const block *t)
+static void sparse_split(const product *p, const block *t)
 {
     const target y = wide_target(p, t);
     const size_t stride = p->w->depth * SPPIM_GROUP;
@@ -377,20 +372,28 @@ static void sparse_planes(const product *p, const block *t)
     copy_results(p, t, y, sizeof(int64_t));
 }
 
-/* As many non-zeros at a time as 32 bits hold. */
+/* Part i of a list: of equal lengths, so that rows of x read about the same weights at the same time, and as short as 32 bits ask. */
+static sppim_nonzeros part_of(sppim_nonzeros all, size_t i, size_t parts)
+{
+    const size_t length = sppim_round_up(sppim_ceil_div(all.count, parts), SPPIM_DEPTH), first = i * length;
+    if (first >= all.count)
+        return (sppim_nonzeros){0};
+    return (sppim_nonzeros){.index = all.index + first, .value16 = all.value16 + first,
+                            .count = sppim_smaller(length, all.count - first)};
+}
+
 static void sparse_words(const product *p, const block *t)
 {
     const target y = wide_target(p, t);
-    const size_t stride = p->w->depth * SPPIM_GROUP, most = 2 * p->exact_steps / SPPIM_DEPTH * SPPIM_DEPTH;
-    for (size_t r = 0; r < t->rows; r++) {
-        const sppim_nonzeros all = listed(p, t->first + r);
-        int64_t *to = (int64_t *)y.to + r * y.ld;
-        memset(to, 0, t->width * sizeof *to);
-        for (size_t i = 0; i < all.count; i += most)
-            p->engine->kernels->product_sparse_s16(
-                (sppim_nonzeros){.index = all.index + i, .value16 = all.value16 + i, .count = sppim_smaller(most, all.count - i)},
-                p->w->words + t->column * p->w->depth, stride, t->width / SPPIM_GROUP, to);
-    }
+    const size_t parts = sppim_larger(p->parts, sppim_ceil_div(p->w->depth, 2 * p->exact_steps - SPPIM_DEPTH));
+    for (size_t r = 0; r < t->rows; r++)
+        memset((int64_t *)y.to + r * y.ld, 0, t->width * sizeof(int64_t));
+    for (size_t c = 0; c < t->width; c += SPPIM_GROUP)
+        for (size_t i = 0; i < parts; i++)
+            for (size_t r = 0; r < t->rows; r++)
+                p->engine->kernels->product_sparse_s16(part_of(listed(p, t->first + r), i, parts),
+                                                       p->w->words + (t->column + c) * p->w->depth, 0, 1,
+                                                       (int64_t *)y.to + r * y.ld + c);
     copy_results(p, t, y, sizeof(int64_t));
 }
 
@@ -410,18 +413,26 @@ static void finite_panel(const product *p, const block *t)
     }
 }
 
+/* Lists of a single span are made where they are used, while they are in the first-level cache. */
+static bool prepares_itself(const product *p) { return p->skip && p->span >= p->w->groups; }
+
 static void product_task(void *context, size_t index, sppim_worker *worker)
 {
-    static void (*const dense[])(const product *, const block *) = {dense_bytes, dense_planes, dense_words};
-    static void (*const sparse[])(const product *, const block *) = {sparse_bytes, sparse_planes, sparse_words, finite_panel};
     const product *p = context;
+    void (*const work)(const product *, const block *) = p->form == FINITE ? finite_panel
+                                                         : p->form == BYTES ? (p->skip ? sparse_bytes : dense_bytes)
+                                                         : p->split         ? sparse_split
+                                                         : p->skip          ? sparse_words
+                                                                            : dense_words;
     const size_t spans = sppim_ceil_div(p->w->groups, p->span), group = index % spans * p->span;
     const size_t last = sppim_smaller(p->w->groups, group + p->span) * SPPIM_GROUP;
     block t = {.first = index / spans * p->block_rows, .column = group * SPPIM_GROUP, .scratch = &p->scratch[worker->id]};
     t.rows = sppim_smaller(p->block_rows, p->m - t.first);
     t.width = p->skip && p->form != FINITE ? last - t.column : SPPIM_PANEL;
+    if (prepares_itself(p))
+        prepare_rows(p, t.first, t.first + t.rows);
     for (; t.column < sppim_smaller(last, p->w->n); t.column += t.width)
-        (p->skip ? sparse : dense)[p->form](p, &t);
+        work(p, &t);
 }
 
 static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
@@ -434,7 +445,7 @@ static sppim_status multiply(product *p, int32_t path, uint64_t *changed)
         return SPPIM_ERROR_MEMORY;
     lay_out(p, &arena);
     const size_t tasks = sppim_ceil_div(p->m, p->block_rows) * sppim_ceil_div(p->w->groups, p->span);
-    const bool ready = p->in_place && !p->skip;
+    const bool ready = p->skip ? prepares_itself(p) : p->in_place;
     if ((!ready && !sppim_pool_run(p->engine->pool, operand_task, p, sppim_ceil_div(p->m, BLOCK_ROWS))) ||
         !sppim_pool_run(p->engine->pool, product_task, p, tasks))
         return SPPIM_ERROR_INTERRUPTED;

@@ -8,24 +8,37 @@ static bool listed(int x, int which) { return which == SPPIM_ALL ? x != 0 : whic
 
 static int listed_value(int x, int which) { return which == SPPIM_NEGATIVE ? -x : x; }
 
-static size_t compress_s8_ref(const int8_t *x, size_t count, size_t base, int which, uint16_t *index, uint8_t *value)
+static size_t compress_s8_ref(const int8_t *x, size_t count, int which, uint16_t *index, uint8_t *value)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        index[found] = (uint16_t)(base + i);
+        index[found] = (uint16_t)i;
         value[found] = (uint8_t)listed_value(x[i], which);
         found += listed(x[i], which);
     }
     return found;
 }
 
-static size_t compress_s16_ref(const int16_t *x, size_t count, size_t base, int which, uint16_t *index, int16_t *value)
+static size_t compress_s16s8_ref(const int16_t *x, size_t count, int which, uint16_t *index, uint8_t *value, uint8_t *high)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        index[found] = (uint16_t)(base + i);
-        value[found] = (int16_t)listed_value(x[i], which);
+        const unsigned word = (unsigned)listed_value(x[i], which);
+        index[found] = (uint16_t)i;
+        value[found] = (uint8_t)word;
+        high[found] = (uint8_t)(word >> 8);
         found += listed(x[i], which);
+    }
+    return found;
+}
+
+static size_t compress_s16_ref(const int16_t *x, size_t count, uint16_t *index, int16_t *value)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        index[found] = (uint16_t)i;
+        value[found] = x[i];
+        found += x[i] != 0;
     }
     return found;
 }
@@ -193,12 +206,6 @@ static size_t requantize_relu_s64_ref(const int64_t *acc, int shift, int round, 
     return saturated;
 }
 
-static void join_s32_ref(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = low[i] + 256 * (int64_t)high[i];
-}
-
 static size_t gate_s32_ref(const int32_t *acc, const int8_t *y, int shift, int8_t *d)
 {
     size_t saturated = 0;
@@ -272,6 +279,7 @@ static size_t update_outer_s16_ref(const sppim_update *u, const int16_t *row, co
 void sppim_kernels_install_ref(sppim_kernels *table)
 {
     table->compress_s8 = compress_s8_ref;
+    table->compress_s16s8 = compress_s16s8_ref;
     table->compress_s16 = compress_s16_ref;
     table->census_s8 = census_s8_ref;
     table->census_s16 = census_s16_ref;
@@ -286,7 +294,6 @@ void sppim_kernels_install_ref(sppim_kernels *table)
     table->product_finite_s16 = product_finite_s16_ref;
     table->requantize_relu_s32 = requantize_relu_s32_ref;
     table->requantize_relu_s64 = requantize_relu_s64_ref;
-    table->join_s32 = join_s32_ref;
     table->gate_s32 = gate_s32_ref;
     table->update_s16 = update_s16_ref;
     table->update_outer_s16 = update_outer_s16_ref;

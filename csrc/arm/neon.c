@@ -443,15 +443,6 @@ static size_t gate_s32_neon(const int32_t *acc, const int8_t *y, int shift, int8
     return vaddvq_u16(saturated);
 }
 
-static void join_s32_neon(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
-{
-    for (size_t i = 0; i < count; i += 4) {
-        const int32x4_t a = vld1q_s32(low + i), b = vld1q_s32(high + i);
-        vst1q_s64(out + i, vaddw_s32(vshll_n_s32(vget_low_s32(b), 8), vget_low_s32(a)));
-        vst1q_s64(out + i + 2, vaddw_high_s32(vshll_high_n_s32(b, 8), a));
-    }
-}
-
 /* ---- facts about inputs, and their other orders -------------------------------------------------------------------- */
 
 INLINE uint8_t or_bytes(uint8x16_t x)
@@ -777,7 +768,6 @@ void sppim_kernels_install_neon(sppim_kernels *table)
     table->product_sparse_s16 = product_sparse_s16_neon;
     table->product_finite_s16 = product_finite_s16_neon;
     table->requantize_relu_s32 = requantize_relu_s32_neon;
-    table->join_s32 = join_s32_neon;
     table->gate_s32 = gate_s32_neon;
     table->update_s16 = update_s16_neon;
     table->update_outer_s16 = update_outer_s16_neon;

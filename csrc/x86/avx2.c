@@ -561,15 +561,6 @@ FUNCTION static size_t requantize_relu_s32_avx2(const int32_t *acc, int shift, i
     return saturated;
 }
 
-FUNCTION static void join_s32_avx2(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
-{
-    for (size_t i = 0; i < count; i += 4) {
-        const __m256i lows = _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(low + i)));
-        const __m256i highs = _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(high + i)));
-        store(out + i, _mm256_add_epi64(lows, _mm256_slli_epi64(highs, 8)));
-    }
-}
-
 FUNCTION static size_t gate_s32_avx2(const int32_t *acc, const int8_t *y, int shift, int8_t *d)
 {
     const __m256i limit = _mm256_set1_epi16(SPPIM_ERROR_MAX), lowest = _mm256_set1_epi16(-SPPIM_ERROR_MAX);
@@ -968,7 +959,6 @@ void sppim_kernels_install_avx2(sppim_kernels *table)
     table->product_sparse_s16 = product_sparse_s16_avx2;
     table->product_finite_s16 = product_finite_s16_avx2;
     table->requantize_relu_s32 = requantize_relu_s32_avx2;
-    table->join_s32 = join_s32_avx2;
     table->gate_s32 = gate_s32_avx2;
     table->update_s16 = update_s16_avx2;
     table->update_outer_s16 = update_outer_s16_avx2;

@@ -505,12 +505,6 @@ FUNCTION static size_t LEVEL(requantize_relu_s64)(const int64_t *acc, int shift,
     return saturated;
 }
 
-FUNCTION static void LEVEL(join_s32)(const int32_t *low, const int32_t *high, size_t count, int64_t *out)
-{
-    for (size_t i = 0; i < count; i += 16)
-        store_joined(_mm512_loadu_si512(low + i), _mm512_loadu_si512(high + i), out + i);
-}
-
 FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int shift, int8_t *d)
 {
     const __m512i limit = _mm512_set1_epi16(SPPIM_ERROR_MAX), lowest = _mm512_set1_epi16(-SPPIM_ERROR_MAX);
@@ -1115,7 +1109,6 @@ static void LEVEL(install)(sppim_kernels *table)
     table->product_finite_s16 = LEVEL(product_finite_s16);
     table->requantize_relu_s32 = LEVEL(requantize_relu_s32);
     table->requantize_relu_s64 = LEVEL(requantize_relu_s64);
-    table->join_s32 = LEVEL(join_s32);
     table->gate_s32 = LEVEL(gate_s32);
     table->update_s16 = LEVEL(update_s16);
     table->update_outer_s16 = LEVEL(update_outer_s16);

@@ -41,40 +41,55 @@ INLINE __m512i chosen_s16(__m512i v, int which)
                                      : _mm512_max_epi16(v, zero);
 }
 
-/* To registers, then stored whole: compressing into memory is microcoded on some processors. */
-FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, size_t base, int which, uint16_t *index,
-                                        uint8_t *value)
+INLINE __m512i load_words(const int16_t *x, size_t count)
 {
-    const __m512i steps = word_steps();
+    return _mm512_maskz_loadu_epi16(count < 32 ? ((__mmask32)1 << count) - 1 : ~(__mmask32)0, x);
+}
+
+INLINE __m512i places_from(size_t first) { return _mm512_add_epi16(word_steps(), _mm512_set1_epi16((short)first)); }
+
+/* Lists are made in registers, then stored whole: compressing into memory is microcoded on some processors. */
+FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, int which, uint16_t *index, uint8_t *value)
+{
     size_t found = 0;
     for (size_t i = 0; i < count; i += 64) {
         const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
         const __m512i v = chosen_s8(_mm512_maskz_loadu_epi8(present, x + i), which);
         const __mmask64 nonzero = _mm512_test_epi8_mask(v, v);
-        const __m512i places = _mm512_add_epi16(steps, _mm512_set1_epi16((short)(base + i)));
-        const size_t low = (size_t)__builtin_popcountll(nonzero & 0xFFFFFFFFu);
+        const __mmask32 first = (__mmask32)nonzero, second = (__mmask32)(nonzero >> 32);
+        uint16_t *half = index + found + (size_t)__builtin_popcount(first);
         _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi8(nonzero, v));
-        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16((__mmask32)nonzero, places));
-        _mm512_storeu_si512(index + found + low,
-                            _mm512_maskz_compress_epi16((__mmask32)(nonzero >> 32),
-                                                        _mm512_add_epi16(places, _mm512_set1_epi16(32))));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(first, places_from(i)));
+        _mm512_storeu_si512(half, _mm512_maskz_compress_epi16(second, places_from(i + 32)));
         found += (size_t)__builtin_popcountll(nonzero);
     }
     return found;
 }
 
-FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, size_t base, int which, uint16_t *index,
-                                         int16_t *value)
+FUNCTION static size_t compress_s16s8_vnni(const int16_t *x, size_t count, int which, uint16_t *index, uint8_t *value,
+                                           uint8_t *high)
 {
-    const __m512i steps = word_steps();
     size_t found = 0;
     for (size_t i = 0; i < count; i += 32) {
-        const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
-        const __m512i v = chosen_s16(_mm512_maskz_loadu_epi16(present, x + i), which);
+        const __m512i v = chosen_s16(load_words(x + i, count - i), which);
         const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
-        const __m512i places = _mm512_add_epi16(steps, _mm512_set1_epi16((short)(base + i)));
+        const __m512i words = _mm512_maskz_compress_epi16(nonzero, v);
+        _mm256_storeu_si256((__m256i *)(value + found), _mm512_cvtepi16_epi8(words));
+        _mm256_storeu_si256((__m256i *)(high + found), _mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 8)));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places_from(i)));
+        found += (size_t)__builtin_popcount(nonzero);
+    }
+    return found;
+}
+
+FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, uint16_t *index, int16_t *value)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += 32) {
+        const __m512i v = load_words(x + i, count - i);
+        const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
         _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi16(nonzero, v));
-        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places_from(i)));
         found += (size_t)__builtin_popcount(nonzero);
     }
     return found;
@@ -84,6 +99,7 @@ void sppim_kernels_install_vnni(sppim_kernels *table)
 {
     install_vnni(table);
     table->compress_s8 = compress_s8_vnni;
+    table->compress_s16s8 = compress_s16s8_vnni;
     table->compress_s16 = compress_s16_vnni;
 }
 

@@ -579,18 +579,6 @@ static void gate_s32(int shift, int class)
         finish(level[now.level]->gate_s32(acc, y, shift, out(0)));
 }
 
-static void join_s32(size_t count)
-{
-    CASE("join_s32", "count", (long)count);
-    const int32_t *low = input32(0, count, below(2) ? EXTREME : RANDOM);
-    const int32_t *high = input32(1, count, below(2) ? EXTREME : RANDOM);
-    add_output(count, 8);
-    for EACH_LEVEL {
-        level[now.level]->join_s32(low, high, count, out(0));
-        finish(0);
-    }
-}
-
 static void check_activations(void)
 {
     const int tops[] = {1, 3, 15, 100, 127};
@@ -605,8 +593,6 @@ static void check_activations(void)
         for (int shift = 0; shift <= 31; shift++)
             for (int class = 0; class < CLASSES; class++)
                 gate_s32(shift, class);
-        for (size_t count = 0; count <= 320; count += 32)
-            join_s32(count);
     }
 }
 
@@ -618,28 +604,43 @@ static void forget_rest(size_t i, size_t size, size_t found)
     memcpy((char *)out(i) + found * size, output[i].initial + output[i].place + found * size, 64 * size);
 }
 
-static void compress_s8(size_t count, size_t base, int which, int class)
+static void compress_s8(size_t count, int which, int class)
 {
-    CASE("compress_s8", "count base which class", (long)count, (long)base, which, class);
+    CASE("compress_s8", "count which class", (long)count, which, class);
     const int8_t *x = input8(0, count, class);
     add_output(count + 64, 2);
     add_output(count + 64, 1);
     for EACH_LEVEL {
-        const size_t found = level[now.level]->compress_s8(x, count, base, which, out(0), out(1));
+        const size_t found = level[now.level]->compress_s8(x, count, which, out(0), out(1));
         for (size_t i = 0; found <= count && i < 2; i++)
             forget_rest(i, 2 - i, found);
         finish(found);
     }
 }
 
-static void compress_s16(size_t count, size_t base, int which, int class)
+static void compress_s16s8(size_t count, int which, int class)
 {
-    CASE("compress_s16", "count base which class", (long)count, (long)base, which, class);
+    CASE("compress_s16s8", "count which class", (long)count, which, class);
+    const int16_t *x = input16(0, count, class);
+    add_output(count + 64, 2);
+    add_output(count + 64, 1);
+    add_output(count + 64, 1);
+    for EACH_LEVEL {
+        const size_t found = level[now.level]->compress_s16s8(x, count, which, out(0), out(1), out(2));
+        for (size_t i = 0; found <= count && i < 3; i++)
+            forget_rest(i, i ? 1 : 2, found);
+        finish(found);
+    }
+}
+
+static void compress_s16(size_t count, int class)
+{
+    CASE("compress_s16", "count class", (long)count, class);
     const int16_t *x = input16(0, count, class);
     add_output(count + 64, 2);
     add_output(count + 64, 2);
     for EACH_LEVEL {
-        const size_t found = level[now.level]->compress_s16(x, count, base, which, out(0), out(1));
+        const size_t found = level[now.level]->compress_s16(x, count, out(0), out(1));
         for (size_t i = 0; found <= count && i < 2; i++)
             forget_rest(i, 2, found);
         finish(found);
@@ -735,11 +736,10 @@ static void check_lists(void)
     for EACH(n, lengths)
         for (int class = 0; class < CLASSES; class++) {
             for (int which = SPPIM_ALL; which <= SPPIM_POSITIVE; which++) {
-                compress_s8(lengths[n], PICK(lengths), which, class);
-                compress_s8(lengths[n], 65536 - lengths[n], which, class);
-                compress_s16(lengths[n], PICK(lengths), which, class);
-                compress_s16(lengths[n], 65536 - lengths[n], which, class);
+                compress_s8(lengths[n], which, class);
+                compress_s16s8(lengths[n], which, class);
             }
+            compress_s16(lengths[n], class);
             census_s8(lengths[n], class, false);
             for EACH(e, extremes)
                 census_s16(lengths[n], class, extremes[e], false);
