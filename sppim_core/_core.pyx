@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Bindings to csrc/include/sppim.h: arrays in, C call without the GIL, status to exception, arrays out.
 
-No arithmetic and no policy. Arguments have been checked by the Python modules; what is wrong all the same
-(type, size, range) still raises, only with a less helpful message.
+No arithmetic and no policy. Arguments have been checked by the Python modules, or what is refused here (Unfit) is
+checked by them afterwards; what is wrong all the same (type, size, range) still raises, only with a less helpful message.
 """
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free
@@ -224,19 +224,20 @@ cdef object _ndarray = np.ndarray
 
 
 class Unfit(ShapeError):
-    """Arrays that a product or gradient does not take as they are; nothing has been done."""
+    """Arrays that a call does not take as they are; nothing has been done."""
 
 
-cdef int _read_matrix(object array, int flags, _Matrix *to) except -1:
-    """A plain matrix of integers in C order, aligned, in native bytes; else Unfit. A memoryview takes far longer."""
+cdef int _read_array(object array, int dimensions, int flags, _Matrix *to) except -1:
+    """A plain matrix of integers, or a vector as one of a single column, in C order, aligned, in native bytes; else
+    Unfit. A memoryview takes far longer."""
     if type(array) is not _ndarray:
         raise Unfit("not a plain array")
     capsule = array.__array_struct__
     cdef _ArrayInterface *a = <_ArrayInterface *>PyCapsule_GetPointer(capsule, NULL)
     flags |= _CONTIGUOUS | _ALIGNED | _NATIVE
-    if a.dimensions != 2 or (a.flags & flags) != flags or a.kind not in (b"i", b"u"):
-        raise Unfit("not a matrix of integers in C order")
-    to.rows, to.columns, to.data = a.shape[0], a.shape[1], a.data
+    if a.dimensions != dimensions or (a.flags & flags) != flags or a.kind not in (b"i", b"u"):
+        raise Unfit(f"not {dimensions} dimensions of integers in C order")
+    to.rows, to.columns, to.data = a.shape[0], a.shape[1] if dimensions == 2 else 1, a.data
     to.item_size, to.is_signed = a.item_size, a.kind == b"i"
     return 0
 
@@ -272,14 +273,14 @@ cdef class Engine:
         """x [m][k] times weights to y [m][n], to a new array if y is None; does it `repeat` times. Returns y and how
         often fit changed a sum."""
         cdef _Matrix from_, to
-        _read_matrix(x, 0, &from_)
+        _read_array(x, 2, 0, &from_)
         if from_.item_size > (2 if from_.is_signed else 1) or from_.columns != weights.k:
             raise Unfit("product: x does not fit the weights")
         cdef int32_t type_ = SPPIM_S16 if from_.item_size == 2 else SPPIM_S8 if from_.is_signed else SPPIM_U8
         cdef int out_size = 8 if type_ == SPPIM_S16 or not weights.bytes else 4
         if y is None:
             y = np.empty((from_.rows, weights.n), np.int32 if out_size == 4 else np.int64)
-        _read_matrix(y, _WRITABLE, &to)
+        _read_array(y, 2, _WRITABLE, &to)
         if not _is_signed_matrix(&to, from_.rows, weights.n, out_size) or _overlap(&from_, &to):
             raise Unfit("product: y does not fit x and the weights")
         cdef sppim_accumulator accumulator = sppim_accumulator(bits=bits, overflow=overflow)
@@ -302,15 +303,15 @@ cdef class Engine:
         """The transpose of x [b][k] times d [b][n] to g [k][n], to a new array if g is None; does it `repeat` times.
         Returns g."""
         cdef _Matrix left, right, to
-        _read_matrix(x, 0, &left)
-        _read_matrix(d, 0, &right)
+        _read_array(x, 2, 0, &left)
+        _read_array(d, 2, 0, &right)
         if (not _is_signed_matrix(&left, left.rows, left.columns, 1)
                 or not _is_signed_matrix(&right, left.rows, right.columns, 1)
                 or max(left.rows, left.columns, right.columns) > 65535):
             raise Unfit("gradient: x and d do not fit each other")
         if g is None:
             g = np.empty((left.columns, right.columns), np.int32)
-        _read_matrix(g, _WRITABLE, &to)
+        _read_array(g, 2, _WRITABLE, &to)
         if (not _is_signed_matrix(&to, left.columns, right.columns, 4)
                 or _overlap(&left, &to) or _overlap(&right, &to)):
             raise Unfit("gradient: g does not fit x and d")
