@@ -361,7 +361,9 @@ def layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t produc
 
 
 cdef class Core:
-    """One sppim_network. layers: dictionaries as layer_defaults returns them."""
+    """One sppim_network. layers: dictionaries as layer_defaults returns them.
+
+    As with Engine, tick and scores are asked first; what they refuse (Unfit) is looked at by network.py."""
     cdef sppim_network *network
     cdef size_t layer_count, inputs, classes
     cdef bint busy
@@ -407,23 +409,27 @@ cdef class Core:
         self.busy = True
         return 0
 
-    def tick(self, const int8_t[:, ::1] x, const int32_t[::1] labels, int32_t rate_shift):
+    def tick(self, x, labels, int32_t rate_shift):
         """x None: an empty place. Returns (batch, input_nonzeros, error_nonzeros) if one retired, else None."""
-        cdef size_t n = 0 if x is None else x.shape[0]
-        if n and (<size_t>x.shape[1] != self.inputs or <size_t>labels.shape[0] != n):
-            raise ShapeError(f"tick: x ({n}, {x.shape[1]}), labels ({labels.shape[0]},), {self.inputs} inputs")
-        cdef const int8_t *x_data = &x[0, 0] if n else NULL
-        cdef const int32_t *label_data = &labels[0] if n else NULL
+        cdef _Matrix images = _Matrix(rows=0, data=NULL), classes = _Matrix(data=NULL)
+        if x is not None:
+            _read_array(x, 2, 0, &images)
+            _read_array(labels, 1, 0, &classes)
+            if (not images.rows or not _is_signed_matrix(&images, images.rows, self.inputs, 1)
+                    or not _is_signed_matrix(&classes, images.rows, 1, 4)):
+                raise Unfit("tick: x and labels do not fit the network")
         cdef _Poll poll = _Poll()
         cdef sppim_trace trace
         cdef sppim_status status
         self.enter()
         try:
             with nogil:
-                status = sppim_network_tick(self.network, x_data, label_data, n, rate_shift, _poll,
-                                            <void *>poll, &trace)
+                status = sppim_network_tick(self.network, <const int8_t *>images.data, <const int32_t *>classes.data,
+                                            images.rows, rate_shift, _poll, <void *>poll, &trace)
             if poll.error is not None:
                 raise poll.error
+            if status in (SPPIM_ERROR_SHAPE, SPPIM_ERROR_RANGE):
+                raise Unfit("tick: more images than a batch, or labels that name no class")
             _check(status, "tick")
             return self.read_trace(&trace)
         finally:
@@ -432,28 +438,30 @@ cdef class Core:
     cdef object read_trace(self, const sppim_trace *trace):
         if trace.images == 0:
             return None
-        shape = (self.layer_count, trace.images)
-        inputs, errors = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
-        cdef uint32_t[:, ::1] to_inputs = inputs, to_errors = errors
-        cdef size_t size = self.layer_count * trace.images * sizeof(uint32_t)
-        memcpy(&to_inputs[0, 0], trace.input_nonzeros, size)
-        memcpy(&to_errors[0, 0], trace.error_nonzeros, size)
-        return trace.batch, inputs, errors
+        return trace.batch, self.read_counts(trace.input_nonzeros, trace.images), \
+            self.read_counts(trace.error_nonzeros, trace.images)
 
-    def scores(self, const int8_t[:, ::1] x):
-        cdef size_t n = x.shape[0]
-        if <size_t>x.shape[1] != self.inputs:
-            raise ShapeError(f"scores: x ({n}, {x.shape[1]}), {self.inputs} inputs")
-        out = np.empty((n, self.classes), np.int64)
-        cdef int64_t[:, ::1] view = out
-        cdef const int8_t *x_data = &x[0, 0] if n else NULL
-        cdef int64_t *out_data = &view[0, 0] if n else NULL
+    cdef object read_counts(self, const uint32_t *counts, size_t images):
+        cdef _Matrix to
+        out = np.empty((self.layer_count, images), np.uint32)
+        _read_array(out, 2, _WRITABLE, &to)
+        memcpy(to.data, counts, self.layer_count * images * sizeof(uint32_t))
+        return out
+
+    def scores(self, x):
+        cdef _Matrix images, to
+        _read_array(x, 2, 0, &images)
+        if not _is_signed_matrix(&images, images.rows, self.inputs, 1):
+            raise Unfit("scores: x does not fit the network")
+        out = np.empty((images.rows, self.classes), np.int64)
+        _read_array(out, 2, _WRITABLE, &to)
         cdef _Poll poll = _Poll()
         cdef sppim_status status
         self.enter()
         try:
             with nogil:
-                status = sppim_network_scores(self.network, x_data, n, _poll, <void *>poll, out_data)
+                status = sppim_network_scores(self.network, <const int8_t *>images.data, images.rows, _poll,
+                                              <void *>poll, <int64_t *>to.data)
             if poll.error is not None:
                 raise poll.error
             _check(status, "scores")

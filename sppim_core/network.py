@@ -99,17 +99,14 @@ class Network:
         left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C) on the way, the network is as before;
         `batches` tells a tick that was interrupted from one that was whole when the signal came."""
         rate_shift = check.integer("rate_shift", rate_shift, 0, 16)
-        if x is None:
-            if labels is not None:
-                raise ValueError("labels without x")
-            return self._core.tick(None, None, rate_shift)
-        x = self._inputs(x)
-        labels = check.array("labels", labels, np.int32, 1, 0, self.classes - 1)
-        if len(labels) != len(x):
-            raise ShapeError(f"x and labels must have equal lengths, not {len(x)} and {len(labels)}")
-        if not 1 <= len(x) <= self.batch:
-            raise ShapeError(f"x must hold 1..{self.batch} images (the batch of this network), not {len(x)}")
-        return self._core.tick(x, labels, rate_shift)
+        if x is None and labels is not None:
+            raise ValueError("labels without x")
+        try:
+            return self._core.tick(x, labels, rate_shift)
+        except _core.Unfit:
+            pass
+        # outside of the except clause, so that an error here is not shown as one during another
+        return self._core.tick(*self._batch(x, labels), rate_shift)
 
     def drain(self) -> list:
         """Ticks with empty places until nothing is in flight; what tick() returned for each batch that left."""
@@ -120,7 +117,11 @@ class Network:
 
     def scores(self, x) -> np.ndarray:
         """Output layer's accumulators (A5.6), int64 (n, classes). Draining first is the caller's choice (A8.5)."""
-        if not is_sparse(x):
+        try:
+            return self._core.scores(x)
+        except _core.Unfit:
+            pass
+        if not is_sparse(x):  # as in tick()
             return self._core.scores(self._inputs(x))
         rows = quantize_sparse(x, self.sizes[0])
         parts = [rows[i : i + _SCORE_ROWS].toarray() for i in range(0, max(rows.shape[0], 1), _SCORE_ROWS)]
@@ -130,11 +131,22 @@ class Network:
         """Class of each image, int64 (n,); among equal scores the lowest."""
         return self.scores(x).argmax(axis=1)
 
+    def _batch(self, x, labels) -> tuple[np.ndarray, np.ndarray]:
+        """x and labels checked, as the core takes them."""
+        x = self._inputs(x)
+        labels = check.array("labels", labels, np.int32, 1, 0, self.classes - 1)
+        if len(labels) != len(x):
+            raise ShapeError(f"x and labels must have equal lengths, not {len(x)} and {len(labels)}")
+        if not 1 <= len(x) <= self.batch:
+            raise ShapeError(f"x must hold 1..{self.batch} images (the batch of this network), not {len(x)}")
+        return x, labels
+
     def _inputs(self, x) -> np.ndarray:
+        """x checked and quantized, as the core takes it."""
         x = quantize_sparse(x, self.sizes[0]).toarray() if is_sparse(x) else quantize_inputs(x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
-        return np.require(x, requirements=["C", "A"])
+        return np.require(x, requirements=["C", "A", "E"])
 
     def counters(self) -> Counters:
         """Counters since creation, without cycles (a Schedule has those)."""
