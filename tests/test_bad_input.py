@@ -15,6 +15,7 @@ from sppim_core import (
     Schedule,
     ShapeError,
     Trainer,
+    _core,
     arithmetic,
     data,
     mlp_formats,
@@ -55,11 +56,18 @@ BAD_LABELS = {
     "bool": (np.array([True, False]), "not bool"),
     "negative": (np.array([0, -1]), "labels must hold values in 0..2, found -1"),
     "too large": (np.array([0, 3]), "labels must hold values in 0..2, found 3"),
+    "negative int32": (np.array([0, -1], np.int32), "labels must hold values in 0..2, found -1"),
+    "too large int32": (np.array([0, 3], np.int32), "labels must hold values in 0..2, found 3"),
+    "largest int32": (np.array([2**31 - 1, 0], np.int32), "found 2147483647"),
     "huge": (np.array([0, 2**40]), "found 1099511627776"),
     "u64": (np.array([0, 2**64 - 1], np.uint64), "found 18446744073709551615"),
     "list": ([0, 1], "labels must be a NumPy array, not list"),
     "ndim 2": (np.array([[0, 1]]), r"not shape \(1, 2\)"),
     "length": (np.array([0, 1, 2]), "x and labels must have equal lengths, not 2 and 3"),
+    "length int32": (np.array([0], np.int32), "x and labels must have equal lengths, not 2 and 1"),
+    "none int32": (np.array([], np.int32), "x and labels must have equal lengths, not 2 and 0"),
+    "float32": (np.array([0, 1], np.float32), "labels must hold integers, not float32"),
+    "ndim 0": (np.array(1, np.int32), r"labels must have 1 dimension, not shape \(\)"),
     "None": (None, "labels must be a NumPy array, not NoneType"),
     "object": (np.array([0, 1], object), "labels must hold integers, not object"),
     "masked": (np.ma.masked_array([0, 1], [0, 1]), "labels is a masked array"),
@@ -73,16 +81,19 @@ def network():
 
 def refuses_and_stays(network, error, message, call):
     before = network.digest()
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         call()
+    assert raised.value.__context__ is None and not isinstance(raised.value, _core.Unfit)
     assert network.digest() == before and network.in_flight == 0
     network.tick(GOOD_X, GOOD_Y)
 
 
+@pytest.mark.parametrize("label_type", [np.int32, np.int64])
 @pytest.mark.parametrize("case", BAD_X)
-def test_x(network, case):
+def test_x(network, case, label_type):
     x, message = BAD_X[case]
-    refuses_and_stays(network, (TypeError, ValueError), message, lambda: network.tick(x, GOOD_Y))
+    labels = GOOD_Y.astype(label_type)
+    refuses_and_stays(network, (TypeError, ValueError), message, lambda: network.tick(x, labels))
     if x is not None and case != "no rows":
         refuses_and_stays(network, (TypeError, ValueError), message, lambda: network.scores(x))
 
@@ -93,14 +104,12 @@ def test_labels(network, case):
     refuses_and_stays(network, (TypeError, ValueError), message, lambda: network.tick(GOOD_X, labels))
 
 
-def test_batch_sizes(network):
-    refuses_and_stays(
-        network,
-        ShapeError,
-        r"x must hold 1..4 images \(the batch of this network\), not 5",
-        lambda: network.tick(np.zeros((5, 6), np.int8), np.zeros(5, int)),
-    )
-    refuses_and_stays(network, ShapeError, "not 0", lambda: network.tick(GOOD_X[:0], GOOD_Y[:0]))
+@pytest.mark.parametrize("label_type", [np.int32, np.int64])
+@pytest.mark.parametrize("n", [0, 5])
+def test_batch_sizes(network, n, label_type):
+    message = rf"x must hold 1..4 images \(the batch of this network\), not {n}"
+    x, labels = np.zeros((n, 6), np.int8), np.zeros(n, label_type)
+    refuses_and_stays(network, ShapeError, message, lambda: network.tick(x, labels))
     assert network.scores(GOOD_X[:0]).shape == (0, 3)
 
 
@@ -114,28 +123,108 @@ def test_rate_shift(network, value):
     )
 
 
+class Subclass(np.ndarray):
+    pass
+
+
+def unaligned(x, dtype):
+    return np.frombuffer(b"x" + x.astype(dtype).tobytes(), np.uint8)[1:].view(dtype).reshape(x.shape)
+
+
+PLAIN = {  # what the core takes as it is
+    "plain": lambda x: x,
+    "read only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "part": lambda x: np.concatenate([x, x])[len(x) :],
+}
 LAYOUTS = {
     "Fortran": np.asfortranarray,
     "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
     "reversed": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
     "offset": lambda x: np.pad(x, 3)[3:-3, 3:-3],
-    "read only": lambda x: np.frombuffer(x.tobytes(), np.int8).reshape(x.shape),
+    "subclass": lambda x: x.view(Subclass),
+    "strided subclass": lambda x: np.repeat(x, 2, axis=1).view(Subclass)[:, ::2],
+    "uint8": lambda x: (2 * x).astype(np.uint8),
+    "uint8 subclass": lambda x: (2 * x).astype(np.uint8).view(Subclass),
     "float": lambda x: x / 128,
     "float32": lambda x: (x / 128).astype(np.float32),
     "big-endian float": lambda x: (x / 128).astype(">f8"),
-    "unaligned float": lambda x: np.frombuffer(b"x" + (x / 128).tobytes(), np.uint8)[1:].view("f8").reshape(x.shape),
+    "unaligned float": lambda x: unaligned(x / 128, "f8"),
+    "float subclass": lambda x: (x / 128).view(Subclass),
     "csr": scipy.sparse.csr_matrix,
     "csc": scipy.sparse.csc_matrix,
     "coo array": scipy.sparse.coo_array,
 }
 
 
+LABEL_LAYOUTS = {
+    **{np.dtype(t).name: lambda y, t=t: y.astype(t) for t in "bBhHIlL"},
+    "big-endian": lambda y: y.astype(">i4"),
+    "big-endian int16": lambda y: y.astype(">i2"),
+    "strided": lambda y: np.repeat(y, 2)[::2],
+    "reversed": lambda y: y[::-1].copy()[::-1],
+    "column": lambda y: np.stack([y, y], axis=1)[:, 0],
+    "unaligned": lambda y: unaligned(y, "i4"),
+    "subclass": lambda y: y.view(Subclass),
+}
+LABELS = GOOD_Y.astype(np.int32)
+
+
+def same_as_plain(network, x, labels):
+    other = Network(SIZES, batch=4)
+    batch, *nonzeros = other.tick(x, labels)
+    expected_batch, *expected = network.tick(GOOD_X, LABELS)
+    assert batch == expected_batch and other.digest() == network.digest()
+    for counts, right in zip(nonzeros, expected, strict=True):
+        assert type(counts) is np.ndarray and counts.dtype == np.uint32 and counts.tolist() == right.tolist()
+    assert other.scores(x).tolist() == network.scores(GOOD_X).tolist()
+
+
+@pytest.mark.parametrize("layout", PLAIN)
+def test_the_core_takes_plain_arrays_as_they_are(network, layout):
+    x, labels = PLAIN[layout](GOOD_X), PLAIN[layout](LABELS)
+    same_as_plain(network, x, labels)
+    network._core.tick(x, labels, 0)
+    network._core.scores(x)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_means_the_same(network, layout):
+    x = LAYOUTS[layout](GOOD_X)
+    for call in (lambda: network._core.tick(x, LABELS, 0), lambda: network._core.scores(x)):
+        with pytest.raises(_core.Unfit):
+            call()
+    same_as_plain(network, x, LABELS)
+
+
+@pytest.mark.parametrize("layout", LABEL_LAYOUTS)
+def test_labels_of_any_layout_mean_the_same(network, layout):
+    labels = LABEL_LAYOUTS[layout](LABELS)
+    with pytest.raises(_core.Unfit):
+        network._core.tick(GOOD_X, labels, 0)
+    same_as_plain(network, GOOD_X, labels)
+
+
+@pytest.mark.parametrize("execution", ["sequential", "pipelined"])
+def test_bad_labels_between_batches_in_flight_change_nothing(execution):
+    network, twin = (Network(SIZES, batch=4, execution=execution, staleness=1) for _ in range(2))
+    for _ in range(5):
+        with pytest.raises(ValueError, match=r"labels must hold values in 0\.\.2, found 3"):
+            network.tick(GOOD_X, np.array([0, 3], np.int32))
+        for each in (network, twin):
+            each.tick(GOOD_X, LABELS)
+        assert network.in_flight == twin.in_flight and network.batches == twin.batches
+    for each in (network, twin):
+        each.drain()
+    assert network.digest() == twin.digest()
+
+
+def test_the_smallest_value_of_int8_is_an_input(network):
+    """A2.1: int8 passes as it is, -128 included."""
+    x = np.full((2, 6), -128, np.int8)
     other = Network(SIZES, batch=4)
-    network.tick(GOOD_X, GOOD_Y)
-    other.tick(LAYOUTS[layout](GOOD_X), GOOD_Y.astype(">i2"))
-    assert other.digest() == network.digest()
+    network.tick(x, LABELS)
+    other.tick(np.full((2, 6), -1.0), LABELS)
+    assert network.digest() == other.digest()
 
 
 def test_broadcast_input(network):
