@@ -387,15 +387,14 @@ static void choose_layout(sppim_layer *layer)
     layer->next.has_words = layer->next.words && layer->skipping;
 }
 
-/* Density of non-zeros among the inputs, in percent, below which skipping them beats the dense product (docs/kernels.md). */
-#define CROSSOVER 30
-
 static bool choose_skipping(const sppim_job *j)
 {
     uint64_t nonzeros = 0;
     for (size_t i = 0; i < j->images; i++)
         nonzeros += j->flight->input_nonzeros[j->l * j->flight->n + j->network->work.active[i]];
-    return sppim_skip_zeros(j->images == 1 ? SPPIM_PATH_DENSE : j->network->config.path, nonzeros, j->images * j->layer->k, CROSSOVER);
+    if (j->network->config.path == SPPIM_PATH_AUTO)
+        return sppim_gradient_skips(j->images, j->layer->k, nonzeros);
+    return j->network->config.path == SPPIM_PATH_SPARSE;
 }
 
 /* ---- counters, and the phase ------------------------------------------------------------------------------------------ */

@@ -46,6 +46,13 @@ static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t 
     return count;
 }
 
+/* Whether lists of the inputs' non-zeros make a gradient over so many images faster (docs/kernels.md): a row costs about 4 cycles an
+ * image, or 55 and 9 a non-zero. */
+static inline bool sppim_gradient_skips(size_t images, size_t inputs, uint64_t nonzeros)
+{
+    return 55 * (uint64_t)inputs + 9 * nonzeros < 4 * (uint64_t)images * inputs;
+}
+
 /* How weights are updated (A7.3, A5.2), and where the results go. Null: not wanted. */
 typedef struct sppim_update {
     int shift, round;

@@ -7,6 +7,7 @@
 
 #define TASK_COLUMNS ((size_t)256)
 #define TASK_ROWS    ((size_t)96)
+#define POLL_MACS    ((size_t)1 << 20)
 
 typedef struct outer {
     sppim_engine *engine;
@@ -20,7 +21,7 @@ typedef struct outer {
     uint16_t *active;
     int8_t *last_x, *last_d;  /* [b][SPPIM_GROUP] the last groups of columns, padded */
     int8_t *columns;          /* [k rounded up to 64][columns_ld] */
-    int8_t *quads, *rows;     /* d as weights; null: of no use */
+    int8_t *quads, *rows;     /* d as weights, in one of the two */
     int32_t *signed_start;    /* [n rounded up to 64], by panel and lane (SPPIM_SIGNED) */
     struct scratch {
         int32_t *sums;        /* [TASK_ROWS][SPPIM_PANEL] or [TASK_COLUMNS] */
@@ -37,10 +38,8 @@ static void lay_out(outer *o, sppim_arena *arena)
     SPPIM_PIECE(arena, o->last_x, o->b * SPPIM_GROUP);
     SPPIM_PIECE(arena, o->last_d, o->b * SPPIM_GROUP);
     SPPIM_PIECE(arena, o->columns, inputs * o->columns_ld);
-    if (o->skip)
-        SPPIM_PIECE(arena, o->rows, errors);
-    else
-        SPPIM_PIECE(arena, o->quads, errors);
+    SPPIM_PIECE(arena, o->rows, errors);
+    SPPIM_PIECE(arena, o->quads, errors);
     SPPIM_PIECE(arena, o->signed_start, outputs);
     SPPIM_PIECE(arena, o->scratch, o->engine->threads);
     for (size_t i = 0; i < o->engine->threads; i++) {
@@ -73,16 +72,18 @@ static columns group_of(const int8_t *matrix, size_t rows, size_t width, size_t 
     return (columns){padded, SPPIM_GROUP};
 }
 
-/* The images that count, and the signs of their inputs. */
-static void begin(outer *o)
+/* The images that count, what their inputs are like, and which way to go. */
+static void begin(outer *o, int32_t path)
 {
     uint8_t bits = 0, unused = 0;
+    uint64_t nonzeros = 0;
     o->images = 0;
     for (size_t b = 0; b < o->b; b++)
         if (o->engine->kernels->census_s8(o->d + b * o->n, o->n, &unused)) {
             o->active[o->images++] = (uint16_t)b;
-            o->engine->kernels->census_s8(o->x + b * o->k, o->k, &bits);
+            nonzeros += o->engine->kernels->census_s8(o->x + b * o->k, o->k, &bits);
         }
+    o->skip = path == SPPIM_PATH_AUTO ? sppim_gradient_skips(o->images, o->k, nonzeros) : path == SPPIM_PATH_SPARSE;
     o->flip = bits > 127 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     o->depth = sppim_round_up(o->images, SPPIM_DEPTH);
 }
@@ -91,8 +92,8 @@ static void prepare_errors(const outer *o, size_t group)
 {
     const columns d = group_of(o->d, o->b, o->n, group, o->last_d);
     const size_t at = group * SPPIM_GROUP * o->depth;
-    o->engine->kernels->pack_s8(d.data, o->active, o->images, d.ld, o->quads ? o->quads + at : NULL, o->depth * SPPIM_PANEL,
-                                o->rows ? o->rows + at : NULL);
+    o->engine->kernels->pack_s8(d.data, o->active, o->images, d.ld, o->skip ? NULL : o->quads + at, o->depth * SPPIM_PANEL,
+                                o->skip ? o->rows + at : NULL);
     int32_t sum[SPPIM_GROUP] = {0};
     uint32_t nonzeros[SPPIM_GROUP] = {0};
     for (size_t b = 0; b < o->b; b += 255)
@@ -159,13 +160,14 @@ static void outer_task(void *context, size_t index, sppim_worker *worker)
     const size_t columns = sppim_smaller(TASK_COLUMNS, o->n - column);
     const size_t row = index / tasks * TASK_ROWS, last = sppim_smaller(o->k, row + TASK_ROWS);
     struct scratch *s = &o->scratch[worker->id];
+    const size_t rows = sppim_larger(1, POLL_MACS / (sppim_larger(1, o->images) * TASK_COLUMNS)); /* between two polls */
     if (!o->skip)
         dense(o, row, last - row, column, columns, s);
-    for (size_t k = row; o->skip && k < last && !sppim_worker_stop(worker); k++)
+    for (size_t k = row; o->skip && k < last && ((k - row) % rows || !sppim_worker_stop(worker)); k++)
         sparse_row(o, k, column, columns, s);
 }
 
-static sppim_status multiply(outer *o)
+static sppim_status multiply(outer *o, int32_t path)
 {
     sppim_arena arena = {0};
     lay_out(o, &arena);
@@ -173,7 +175,7 @@ static sppim_status multiply(outer *o)
     if (!arena.base)
         return SPPIM_ERROR_MEMORY;
     lay_out(o, &arena);
-    begin(o);
+    begin(o, path);
     const size_t tasks = sppim_ceil_div(o->k, TASK_ROWS) * sppim_ceil_div(o->n, TASK_COLUMNS);
     const bool finished =
         sppim_pool_run(o->engine->pool, prepare_task, o,
@@ -196,9 +198,8 @@ sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t 
     if (atomic_flag_test_and_set(&engine->busy))
         return SPPIM_ERROR_BUSY;
     sppim_pool_set_poll(engine->pool, poll, user);
-    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g, .columns_ld = sppim_round_up(b + 1, SPPIM_GROUP),
-               .skip = path == SPPIM_PATH_SPARSE};
-    const sppim_status status = multiply(&o);
+    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g, .columns_ld = sppim_round_up(b + 1, SPPIM_GROUP)};
+    const sppim_status status = multiply(&o, path);
     atomic_flag_clear(&engine->busy);
     return status;
 }

@@ -16,8 +16,6 @@
 #define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
 #define LEAST_STEPS 32 /* if 32 bits hold fewer pairs of products, operands are split into bytes */
 
-#define PART_BYTES ((size_t)24 << 10) /* of weights that stay in the first-level cache */
-
 enum { BYTES, WORDS, FINITE };
 
 typedef struct scratch {
@@ -33,7 +31,6 @@ typedef struct product {
     int32_t type;
     size_t m, ld, list_ld, block_rows;
     size_t span;      /* groups of one task */
-    size_t parts;     /* of a list of words */
     sppim_accumulator accumulator;
     int form;
     bool skip;
@@ -119,7 +116,6 @@ static void plan(product *p, int32_t path)
     p->split = p->skip && p->form == WORDS && p->w->bytes;
     p->planes = !p->skip && p->form == WORDS && p->exact_steps < LEAST_STEPS ? 2 : 1;
     p->span = choose_span(p);
-    p->parts = sppim_ceil_div(p->w->depth * SPPIM_GROUP * sizeof(int16_t), PART_BYTES);
     const bool whole = p->w->k % SPPIM_DEPTH == 0; /* steps of the kernels end with the row */
     p->in_place = whole && p->planes == 1 && (p->form == BYTES || p->type == SPPIM_S16);
     p->ld = p->in_place ? p->w->k : sppim_round_up(p->w->k, SPPIM_GROUP);
@@ -372,28 +368,22 @@ static void sparse_split(const product *p, const block *t)
     copy_results(p, t, y, sizeof(int64_t));
 }
 
-/* Part i of a list: of equal lengths, so that rows of x read about the same weights at the same time, and as short as 32 bits ask. */
-static sppim_nonzeros part_of(sppim_nonzeros all, size_t i, size_t parts)
-{
-    const size_t length = sppim_round_up(sppim_ceil_div(all.count, parts), SPPIM_DEPTH), first = i * length;
-    if (first >= all.count)
-        return (sppim_nonzeros){0};
-    return (sppim_nonzeros){.index = all.index + first, .value16 = all.value16 + first,
-                            .count = sppim_smaller(length, all.count - first)};
-}
-
+/* As many non-zeros at a time as 32 bits hold. */
 static void sparse_words(const product *p, const block *t)
 {
     const target y = wide_target(p, t);
-    const size_t parts = sppim_larger(p->parts, sppim_ceil_div(p->w->depth, 2 * p->exact_steps - SPPIM_DEPTH));
-    for (size_t r = 0; r < t->rows; r++)
-        memset((int64_t *)y.to + r * y.ld, 0, t->width * sizeof(int64_t));
-    for (size_t c = 0; c < t->width; c += SPPIM_GROUP)
-        for (size_t i = 0; i < parts; i++)
-            for (size_t r = 0; r < t->rows; r++)
-                p->engine->kernels->product_sparse_s16(part_of(listed(p, t->first + r), i, parts),
-                                                       p->w->words + (t->column + c) * p->w->depth, 0, 1,
-                                                       (int64_t *)y.to + r * y.ld + c);
+    const size_t stride = p->w->depth * SPPIM_GROUP, most = 2 * p->exact_steps / SPPIM_DEPTH * SPPIM_DEPTH;
+    for (size_t r = 0; r < t->rows; r++) {
+        const sppim_nonzeros all = listed(p, t->first + r);
+        int64_t *to = (int64_t *)y.to + r * y.ld;
+        memset(to, 0, t->width * sizeof *to);
+        for (size_t i = 0; i < all.count; i += most) {
+            const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
+                                         .count = sppim_smaller(most, all.count - i)};
+            p->engine->kernels->product_sparse_s16(some, p->w->words + t->column * p->w->depth, stride, t->width / SPPIM_GROUP,
+                                                   to);
+        }
+    }
     copy_results(p, t, y, sizeof(int64_t));
 }
 

@@ -23,6 +23,13 @@ INLINE __m512i second_half(__m512i a, __m512i b)
     return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), b);
 }
 
+/* x in a register: gcc 12 would build a constant anew, from general registers, or load a value again, at every use. */
+INLINE __m512i keep(__m512i x)
+{
+    __asm__("" : "+v"(x));
+    return x;
+}
+
 /* Four bytes, or two words, of an operand in every lane. */
 INLINE __m512i broadcast(const void *x)
 {
@@ -260,9 +267,10 @@ INLINE void group_columns(__m512i acc[4])
 /* Four rows of a group, those of the non-zeros from i on, as quads. */
 INLINE void gather_quads(sppim_nonzeros x, size_t i, const int8_t *rows, __m512i quads[4])
 {
-    interleave(_mm512_loadu_si512(rows + x.index[i] * SPPIM_GROUP), _mm512_loadu_si512(rows + x.index[i + 1] * SPPIM_GROUP),
-               _mm512_loadu_si512(rows + x.index[i + 2] * SPPIM_GROUP),
-               _mm512_loadu_si512(rows + x.index[i + 3] * SPPIM_GROUP), quads);
+    __m512i r[4];
+    for (size_t k = 0; k < 4; k++)
+        r[k] = keep(_mm512_loadu_si512(rows + x.index[i + k] * SPPIM_GROUP));
+    interleave(r[0], r[1], r[2], r[3], quads);
 }
 
 /* groups is a constant wherever this and the following are inlined. */
@@ -384,7 +392,7 @@ INLINE void gather_pairs(sppim_nonzeros x, size_t i, const int16_t *words, __m51
 {
     const int16_t *first = words + x.index[i] * SPPIM_GROUP, *second = words + x.index[i + 1] * SPPIM_GROUP;
     for (int p = 0; p < 2; p++) {
-        const __m512i a = _mm512_loadu_si512(first + 32 * p), b = _mm512_loadu_si512(second + 32 * p);
+        const __m512i a = keep(_mm512_loadu_si512(first + 32 * p)), b = keep(_mm512_loadu_si512(second + 32 * p));
         pairs[2 * p] = _mm512_unpacklo_epi16(a, b);
         pairs[2 * p + 1] = _mm512_unpackhi_epi16(a, b);
     }
@@ -649,13 +657,6 @@ FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t
 }
 
 /* ---- update --------------------------------------------------------------------------------------------------------------------- */
-
-/* A constant that the compiler shall keep: gcc 12 would build it anew, from general registers, at every use. */
-INLINE __m512i keep(__m512i x)
-{
-    __asm__("" : "+v"(x));
-    return x;
-}
 
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {

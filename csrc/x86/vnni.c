@@ -46,22 +46,22 @@ INLINE __m512i load_words(const int16_t *x, size_t count)
     return _mm512_maskz_loadu_epi16(count < 32 ? ((__mmask32)1 << count) - 1 : ~(__mmask32)0, x);
 }
 
-INLINE __m512i places_from(size_t first) { return _mm512_add_epi16(word_steps(), _mm512_set1_epi16((short)first)); }
-
 /* Lists are made in registers, then stored whole: compressing into memory is microcoded on some processors. */
 FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, int which, uint16_t *index, uint8_t *value)
 {
+    const __m512i half = _mm512_set1_epi16(32), all = _mm512_set1_epi16(64);
+    __m512i places = word_steps();
     size_t found = 0;
-    for (size_t i = 0; i < count; i += 64) {
+    for (size_t i = 0; i < count; i += 64, places = _mm512_add_epi16(places, all)) {
         const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
         const __m512i v = chosen_s8(_mm512_maskz_loadu_epi8(present, x + i), which);
         const __mmask64 nonzero = _mm512_test_epi8_mask(v, v);
         const __mmask32 first = (__mmask32)nonzero, second = (__mmask32)(nonzero >> 32);
-        uint16_t *half = index + found + (size_t)__builtin_popcount(first);
+        const size_t middle = found + (size_t)__builtin_popcount(first);
         _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi8(nonzero, v));
-        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(first, places_from(i)));
-        _mm512_storeu_si512(half, _mm512_maskz_compress_epi16(second, places_from(i + 32)));
-        found += (size_t)__builtin_popcountll(nonzero);
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(first, places));
+        _mm512_storeu_si512(index + middle, _mm512_maskz_compress_epi16(second, _mm512_add_epi16(places, half)));
+        found = middle + (size_t)__builtin_popcount(second);
     }
     return found;
 }
@@ -69,14 +69,16 @@ FUNCTION static size_t compress_s8_vnni(const int8_t *x, size_t count, int which
 FUNCTION static size_t compress_s16s8_vnni(const int16_t *x, size_t count, int which, uint16_t *index, uint8_t *value,
                                            uint8_t *high)
 {
+    const __m512i step = _mm512_set1_epi16(32);
+    __m512i places = word_steps();
     size_t found = 0;
-    for (size_t i = 0; i < count; i += 32) {
+    for (size_t i = 0; i < count; i += 32, places = _mm512_add_epi16(places, step)) {
         const __m512i v = chosen_s16(load_words(x + i, count - i), which);
         const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
         const __m512i words = _mm512_maskz_compress_epi16(nonzero, v);
         _mm256_storeu_si256((__m256i *)(value + found), _mm512_cvtepi16_epi8(words));
         _mm256_storeu_si256((__m256i *)(high + found), _mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 8)));
-        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places_from(i)));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places));
         found += (size_t)__builtin_popcount(nonzero);
     }
     return found;
@@ -84,12 +86,14 @@ FUNCTION static size_t compress_s16s8_vnni(const int16_t *x, size_t count, int w
 
 FUNCTION static size_t compress_s16_vnni(const int16_t *x, size_t count, uint16_t *index, int16_t *value)
 {
+    const __m512i step = _mm512_set1_epi16(32);
+    __m512i places = word_steps();
     size_t found = 0;
-    for (size_t i = 0; i < count; i += 32) {
+    for (size_t i = 0; i < count; i += 32, places = _mm512_add_epi16(places, step)) {
         const __m512i v = load_words(x + i, count - i);
         const __mmask32 nonzero = _mm512_test_epi16_mask(v, v);
         _mm512_storeu_si512(value + found, _mm512_maskz_compress_epi16(nonzero, v));
-        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places_from(i)));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi16(nonzero, places));
         found += (size_t)__builtin_popcount(nonzero);
     }
     return found;
