@@ -5,13 +5,18 @@
 
 #include "fixed.h"
 
-/* A6.1 for one image, e from scores [classes]; returns the number of saturated values. */
+/* A6.1 for one image, e from scores [classes]; returns the number of saturated values. First as if no class were the label, without a
+ * branch in the loop. */
 static uint64_t hinge_errors(const int64_t *scores, size_t classes, size_t label, int margin_log2, int8_t *e)
 {
-    uint64_t saturated = 0;
+    uint64_t saturated = 0, mistaken = 0;
     for (size_t c = 0; c < classes; c++)
-        e[c] = sppim_hinge_error(scores[c], c == label, margin_log2, &saturated);
-    return saturated;
+        e[c] = sppim_hinge_error(scores[c], false, margin_log2, &saturated);
+    if (label < classes) {
+        sppim_hinge_error(scores[label], false, margin_log2, &mistaken);
+        e[label] = sppim_hinge_error(scores[label], true, margin_log2, &saturated);
+    }
+    return saturated - mistaken;
 }
 
 /* Images of one task. */

@@ -661,11 +661,11 @@ FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {
     __m512i k0, k1, steps, row_step, first_factor, second_factor; /* random numbers */
-    __m512i words_up, words_down, ones, highest;          /* weights */
+    __m512i words_down, ones, highest;                    /* weights */
     __m512i half, lowest_product;                         /* product weights */
     __m512i half_byte, whole_byte, high_bytes[2];         /* product weights of 8 bits */
     __m128i up, down, drop;
-    __mmask64 high_words, low_words, high_half;
+    __mmask64 low_words, high_half;
     uint32_t columns;
 } LEVEL(constants);
 
@@ -694,18 +694,16 @@ INLINE LEVEL(constants) update_constants(const sppim_update *u, int form)
         .row_step = keep(_mm512_set1_epi32((int)(u->columns / 2))),
         .first_factor = keep(_mm512_set1_epi32((int)0x85EBCA6Bu)),
         .second_factor = keep(_mm512_set1_epi32((int)0xC2B2AE35u)),
-        .words_up = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13))),
         .words_down = keep(_mm512_broadcast_i32x4(_mm_setr_epi8(2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15))),
         .ones = keep(_mm512_set1_epi32(-1)),
         .highest = keep(_mm512_set1_epi16(SPPIM_WEIGHT_MAX)),
         .up = _mm_cvtsi32_si128(16 - u->shift),
         .down = _mm_cvtsi32_si128(u->shift),
         .drop = _mm_cvtsi32_si128(drop),
-        .high_words = 0xCCCCCCCCCCCCCCCC,
         .low_words = 0x3333333333333333,
         .columns = (uint32_t)u->columns,
     };
-    __asm__("" : "+k"(c.high_words), "+k"(c.low_words));
+    __asm__("" : "+k"(c.low_words));
     if (form == ANY_FORM) {
         c.half = keep(_mm512_set1_epi16((short)((1 << drop) >> 1)));
         c.lowest_product = keep(_mm512_set1_epi16((short)-((1 << (u->product_bits - 1)) - 1)));
@@ -743,14 +741,12 @@ INLINE __m512i draw16(const LEVEL(constants) *c, uint32_t first)
     return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
 }
 
-/* A1.2 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. */
-INLINE __m512i rounded_sums(__m512i a, __m512i b, __m512i u, const LEVEL(constants) *c)
+/* A1.2 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. Random numbers ua,
+ * ub in the lower words: what they carry into the upper words, which hold the whole parts, is the rounding. */
+INLINE __m512i rounded_sums(__m512i a, __m512i b, __m512i ua, __m512i ub, const LEVEL(constants) *c)
 {
-    const __m512i ta = _mm512_sll_epi32(a, c->up), tb = _mm512_sll_epi32(b, c->up); /* whole part above, fraction below */
-    const __m512i whole = _mm512_mask_shuffle_epi8(tb, c->low_words, ta, c->words_down);
-    const __m512i fraction = _mm512_mask_shuffle_epi8(ta, c->high_words, tb, c->words_up);
-    const __mmask32 carry = _mm512_cmpgt_epu16_mask(u, _mm512_xor_si512(fraction, c->ones));
-    return _mm512_mask_sub_epi16(whole, carry, whole, c->ones);
+    const __m512i ta = _mm512_add_epi32(_mm512_sll_epi32(a, c->up), ua), tb = _mm512_add_epi32(_mm512_sll_epi32(b, c->up), ub);
+    return _mm512_mask_shuffle_epi8(tb, c->low_words, ta, c->words_down);
 }
 
 /* The same for gradients of words: products of two rows with errors. narrow: a random number still fits above them. */
@@ -891,32 +887,32 @@ INLINE void finish_four(const __m512i w[4], const sppim_update_rows *panel, size
     }
 }
 
-/* Random numbers of two rows for their pairs; where the form is known, index and columns are even. */
-INLINE void draw_pair(const LEVEL(constants) *c, uint32_t index, int form, __m512i u[2])
+/* Random numbers of two rows, two neighbouring columns in a lane; where the form is known, index and columns are even. */
+INLINE void draw_rows(const LEVEL(constants) *c, uint32_t index, int form, __m512i *u0, __m512i *u1)
 {
-    __m512i u0, u1;
     if (form == ANY_FORM) {
-        u0 = draw16(c, index);
-        u1 = draw16(c, index + c->columns);
-    } else {
-        const __m512i i = indices(c, index / 2);
-        u0 = draw32(c, i);
-        u1 = draw32(c, _mm512_add_epi32(i, c->row_step));
+        *u0 = draw16(c, index);
+        *u1 = draw16(c, index + c->columns);
+        return;
     }
-    u[0] = _mm512_unpacklo_epi16(u0, u1);
-    u[1] = _mm512_unpackhi_epi16(u0, u1);
+    const __m512i i = indices(c, index / 2);
+    *u0 = draw32(c, i);
+    *u1 = draw32(c, _mm512_add_epi32(i, c->row_step));
 }
 
 /* Two rows less their gradients, not clipped yet. */
 INLINE void subtract_sums(const int32_t *gradient, size_t ld, uint32_t index, const int16_t *w, const LEVEL(constants) *c,
                           int form, __m512i next[2])
 {
-    __m512i u[2];
-    draw_pair(c, index, form, u);
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i u0, u1, q[2];
+    draw_rows(c, index, form, &u0, &u1);
+    q[0] = rounded_sums(_mm512_loadu_si512(gradient), _mm512_loadu_si512(gradient + ld), _mm512_unpacklo_epi16(u0, zero),
+                        _mm512_unpacklo_epi16(u1, zero), c);
+    q[1] = rounded_sums(_mm512_loadu_si512(gradient + 16), _mm512_loadu_si512(gradient + ld + 16),
+                        _mm512_unpackhi_epi16(u0, zero), _mm512_unpackhi_epi16(u1, zero), c);
     for (int v = 0; v < 2; v++)
-        next[v] = _mm512_subs_epi16(_mm512_loadu_si512(w + 32 * v),
-                                    rounded_sums(_mm512_loadu_si512(gradient + 16 * v),
-                                                 _mm512_loadu_si512(gradient + ld + 16 * v), u[v], c));
+        next[v] = _mm512_subs_epi16(_mm512_loadu_si512(w + 32 * v), q[v]);
 }
 
 /* Rows whose gradients are all narrow. */
@@ -1023,8 +1019,9 @@ FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32
 INLINE void subtract_products(const int16_t *row, const __m512i errors[2], uint32_t index, const int16_t *w,
                               const LEVEL(constants) *c, int narrow, int form, __m512i next[2])
 {
-    __m512i u[2];
-    draw_pair(c, index, form, u);
+    __m512i u0, u1;
+    draw_rows(c, index, form, &u0, &u1);
+    const __m512i u[2] = {_mm512_unpacklo_epi16(u0, u1), _mm512_unpackhi_epi16(u0, u1)};
     for (int v = 0; v < 2; v++)
         next[v] = _mm512_subs_epi16(_mm512_loadu_si512(w + 32 * v),
                                     rounded_products(broadcast(row), errors[v], u[v], c, narrow));
