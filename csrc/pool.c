@@ -21,14 +21,15 @@ struct sppim_pool {
     pthread_cond_t work, done;
     pthread_t *handles;
     sppim_worker *workers;
-    atomic_ulong round; /* these three change under the mutex; who does not sleep yet reads them without it */
-    atomic_int active;
-    atomic_bool quit;
-    int looks, patience; /* before a worker sleeps, and the caller */
-    sppim_task task;
+    sppim_task task; /* these three change only while no task is unfinished */
     void *context;
     size_t count;
-    atomic_size_t ticket;
+    atomic_size_t waiting;    /* tasks that nobody has taken */
+    atomic_size_t unfinished; /* those, and the ones being worked on */
+    atomic_int sleepers;      /* workers */
+    atomic_bool caller_sleeps;
+    atomic_bool quit;
+    int looks, patience; /* before a worker sleeps, and the caller */
     atomic_bool cancelled;
     sppim_poll poll;
     void *user;
@@ -56,8 +57,10 @@ static void init_sync(sppim_pool *pool)
     pool->looks = processors() >= pool->threads ? LOOKS : 0; /* looking must not keep the others from working */
     pool->patience = pool->looks;
     pool->started = 0;
-    pool->active = 0;
-    pool->round = 0;
+    pool->sleepers = 0;
+    pool->waiting = 0;
+    pool->unfinished = 0;
+    pool->caller_sleeps = false;
 }
 
 sppim_pool *sppim_pool_create(int threads)
@@ -114,14 +117,32 @@ bool sppim_worker_stop(sppim_worker *worker)
 
 bool sppim_pool_stop(sppim_pool *pool) { return sppim_worker_stop(&pool->workers[0]); }
 
+/* Who takes a task keeps its batch from ending, so that what he reads then belongs to it. */
+static bool take_task(sppim_pool *pool, size_t *index)
+{
+    size_t waiting = atomic_load(&pool->waiting);
+    while (waiting)
+        if (atomic_compare_exchange_weak(&pool->waiting, &waiting, waiting - 1)) {
+            *index = pool->count - waiting;
+            return true;
+        }
+    return false;
+}
+
+static void finish_task(sppim_pool *pool)
+{
+    if (atomic_fetch_sub(&pool->unfinished, 1) > 1 || !atomic_load(&pool->caller_sleeps))
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
 static void work(sppim_pool *pool, sppim_worker *worker)
 {
-    for (;;) {
-        const size_t i = atomic_fetch_add(&pool->ticket, 1);
-        if (i >= pool->count || sppim_worker_stop(worker))
-            return;
-        pool->task(pool->context, i, worker);
-    }
+    for (size_t index; take_task(pool, &index); finish_task(pool))
+        if (!sppim_worker_stop(worker))
+            pool->task(pool->context, index, worker);
 }
 
 /* Now and then the processor goes to whoever wants it, who may be the thread that is waited for. */
@@ -138,41 +159,30 @@ static void pause_briefly(int look)
 #endif
 }
 
-static void await_round(sppim_pool *pool, unsigned long last)
-{
-    for (int i = 0; i < pool->looks && atomic_load(&pool->round) == last && !atomic_load(&pool->quit); i++)
-        pause_briefly(i);
-}
+static bool has_work(sppim_pool *pool) { return atomic_load(&pool->waiting) || atomic_load(&pool->quit); }
 
-/* Who looked in vain, because the others have no processor or much to do, looks less often the next time. */
-static void await_others(sppim_pool *pool)
+static void sleep_until_work(sppim_pool *pool)
 {
-    int i = 0;
-    for (; i < pool->patience && atomic_load(&pool->active); i++)
-        pause_briefly(i);
-    pool->patience = i < pool->patience ? pool->looks : pool->patience / 4 + pool->looks / 64;
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (!has_work(pool))
+        pthread_cond_wait(&pool->work, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 static void *thread_main(void *argument)
 {
     sppim_worker *worker = argument;
     sppim_pool *pool = worker->pool;
-    for (;;) {
-        await_round(pool, worker->round);
-        pthread_mutex_lock(&pool->mutex);
-        while (!pool->quit && pool->round == worker->round)
-            pthread_cond_wait(&pool->work, &pool->mutex);
-        const bool quit = pool->quit;
-        worker->round = pool->round;
-        pthread_mutex_unlock(&pool->mutex);
-        if (quit)
-            return NULL;
+    while (!atomic_load(&pool->quit)) {
+        for (int i = 0; i < pool->looks && !has_work(pool); i++)
+            pause_briefly(i);
+        if (!has_work(pool))
+            sleep_until_work(pool);
         work(pool, worker);
-        pthread_mutex_lock(&pool->mutex);
-        if (--pool->active == 0)
-            pthread_cond_signal(&pool->done);
-        pthread_mutex_unlock(&pool->mutex);
     }
+    return NULL;
 }
 
 /* Starts the missing threads; if the system has none left, fewer do the work, with the same bits. */
@@ -182,18 +192,26 @@ static void start_threads(sppim_pool *pool)
         init_sync(pool);
     while (pool->started < pool->threads - 1) {
         const int i = pool->started;
-        pool->workers[i + 1].round = pool->round;
         if (pthread_create(&pool->handles[i], NULL, thread_main, &pool->workers[i + 1]))
             return;
         pool->started++;
     }
 }
 
-static void wait_for_others(sppim_pool *pool)
+/* Who looked in vain, because the others have no processor or much to do, looks less often the next time. */
+static void look_for_end(sppim_pool *pool)
 {
-    await_others(pool);
+    int i = 0;
+    for (; i < pool->patience && atomic_load(&pool->unfinished); i++)
+        pause_briefly(i);
+    pool->patience = i < pool->patience ? pool->looks : pool->patience / 4 + pool->looks / 64;
+}
+
+static void sleep_until_end(sppim_pool *pool)
+{
     pthread_mutex_lock(&pool->mutex);
-    while (pool->active) {
+    atomic_store(&pool->caller_sleeps, true);
+    while (atomic_load(&pool->unfinished)) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += POLL_INTERVAL_NS;
@@ -202,12 +220,24 @@ static void wait_for_others(sppim_pool *pool)
             until.tv_sec++;
         }
         pthread_cond_timedwait(&pool->done, &pool->mutex, &until);
-        if (pool->active) {
-            pthread_mutex_unlock(&pool->mutex);
-            sppim_worker_stop(&pool->workers[0]);
-            pthread_mutex_lock(&pool->mutex);
-        }
+        pthread_mutex_unlock(&pool->mutex);
+        sppim_worker_stop(&pool->workers[0]);
+        pthread_mutex_lock(&pool->mutex);
     }
+    atomic_store(&pool->caller_sleeps, false);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Hands out tasks; a worker that is late, perhaps for want of a processor, is not waited for. */
+static void share(sppim_pool *pool, size_t count)
+{
+    start_threads(pool);
+    atomic_store(&pool->unfinished, count);
+    atomic_store(&pool->waiting, count);
+    if (!atomic_load(&pool->sleepers))
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -216,18 +246,15 @@ bool sppim_pool_run(sppim_pool *pool, sppim_task task, void *context, size_t cou
     pool->task = task;
     pool->context = context;
     pool->count = count;
-    atomic_store(&pool->ticket, 0);
-    const bool shared = pool->threads > 1 && count > 1;
-    if (shared) {
-        start_threads(pool);
-        pthread_mutex_lock(&pool->mutex);
-        pool->active = pool->started;
-        pool->round++;
-        pthread_cond_broadcast(&pool->work);
-        pthread_mutex_unlock(&pool->mutex);
+    if (pool->threads > 1 && count > 1) {
+        share(pool, count);
+        work(pool, &pool->workers[0]);
+        look_for_end(pool);
+        if (atomic_load(&pool->unfinished))
+            sleep_until_end(pool);
+    } else {
+        for (size_t i = 0; i < count && !sppim_pool_stop(pool); i++)
+            task(context, i, &pool->workers[0]);
     }
-    work(pool, &pool->workers[0]);
-    if (shared)
-        wait_for_others(pool);
     return !atomic_load(&pool->cancelled);
 }

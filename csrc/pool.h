@@ -1,4 +1,4 @@
-/* A small pool of threads: the caller works too, tasks are handed out by an atomic ticket, nothing depends on their order. */
+/* A small pool of threads. The caller works too; tasks go to whoever takes them, and nothing depends on who or when. */
 #ifndef SPPIM_POOL_H
 #define SPPIM_POOL_H
 
@@ -12,7 +12,6 @@ typedef struct sppim_pool sppim_pool;
 typedef struct sppim_worker {
     sppim_pool *pool;
     int id; /* 0 is the caller, the others 1..threads-1 */
-    unsigned long round; /* the last one it took part in */
 } sppim_worker;
 
 typedef void (*sppim_task)(void *context, size_t index, sppim_worker *worker);
