@@ -50,6 +50,7 @@ class Group:
     shape: tuple[int, ...]
     macs: int = 0
     peak: str = ""  # the case that is the upper bound
+    load: int = 0  # other processes that are kept busy meanwhile
     cases: dict[str, Case] = dataclasses.field(default_factory=dict)
     ratios: list[Ratio] = dataclasses.field(default_factory=list)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -368,13 +369,15 @@ def two_threads(shape: tuple[int, int, int]) -> Group:
     return group
 
 
-def two_threads_step(batch: int) -> Group:
-    """Row 10, a training step."""
-    sizes = [784, 1024, 1024, 10]
+def two_threads_step(sizes: list[int], load: int) -> Group:
+    """Row 10, a training step; load: processes that want the cores, too."""
+    batch = 64
     group, batches = training(10, sizes, batch), training_batches(sizes[0], sizes[-1], batch, MNIST_DENSITY)
+    group.load = load
     for threads in (2, 1):
         group.add(f"{threads} threads", our_step, sizes, batches, threads=threads)
-    group.against("step, 2 threads, MNIST-like", "2 threads", "1 threads", label="1 thread")
+    what = "step, 2 threads, MNIST-like" + f", {load} busy processes" * (load > 0)
+    group.against(what, "2 threads", "1 threads", label="1 thread")
     return group
 
 
@@ -390,6 +393,7 @@ def older_level() -> Group:
     return group
 
 
+_SMALL, _WIDE = [784, 256, 256, 10], [784, 1024, 1024, 10]
 _KINDS = [("uint8", "int8", None), ("int16", "int8", None), ("int16", "int16", 12)]
 _DENSITIES = (1.0, 0.75, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 _INPUTS = (("dense", 1.0), ("MNIST-like", MNIST_DENSITY))
@@ -403,7 +407,7 @@ _MAKERS: dict[int, list[tuple]] = {
     7: [(gradients, 0.9, 0.0), (gradients, 0.8, 0.9)],
     8: [(training_steps, batch, *inputs) for batch in (64, 1) for inputs in _INPUTS],
     9: [(finite_accumulators, overflow) for overflow in ("saturate", "wrap")],
-    10: [(free_cores,), (two_threads, DENSE_SHAPES[1]), (two_threads_step, 64)],
+    10: [(free_cores,), (two_threads, DENSE_SHAPES[1]), (two_threads_step, _WIDE, 0), (two_threads_step, _SMALL, 2)],
     11: [(older_level,)],
 }
 ROWS = tuple(_MAKERS)

@@ -1,8 +1,10 @@
 """Minima of several cases, timed in turns in one process, peers pinned to one thread."""
 
 import contextlib
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _TURN_NS = 2_000_000
 _LEAST_ROUNDS = 5
@@ -23,6 +25,18 @@ def pin_peers() -> None:
         torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
         pin_blas()
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """So many other processes that do nothing but want a processor."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def once(call: Callable) -> int:

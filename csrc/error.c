@@ -5,8 +5,8 @@
 
 #include "fixed.h"
 
-/* A6.1 for one image, e from scores [classes]; returns the number of saturated values. First as if no class were the label, without a
- * branch in the loop. */
+/* A6.1 for one image, e from scores [classes]; returns the number of saturated values. First as if no class were the
+ * label, without a branch in the loop. */
 static uint64_t hinge_errors(const int64_t *scores, size_t classes, size_t label, int margin_log2, int8_t *e)
 {
     uint64_t saturated = 0, mistaken = 0;
@@ -45,7 +45,8 @@ static void local_errors(const sppim_job *j, const block *t)
             int64_t scores[SPPIM_PANEL];
             for (size_t c = 0; c < classes; c++)
                 scores[c] = t->scratch->sums[r * SPPIM_PANEL + c];
-            saturated += hinge_errors(scores, classes, label, layer->config.margin_log2, layer->e + b * layer->class_ld + c0);
+            saturated += hinge_errors(scores, classes, label, layer->config.margin_log2,
+                                      layer->e + b * layer->class_ld + c0);
         }
     }
     sppim_add_saturations(layer, SPPIM_SAT_ERROR, saturated);

@@ -46,7 +46,7 @@ bool sppim_layer_repack(sppim_network *network, size_t l, bool skip)
     return false;
 }
 
-/* ---- S ------------------------------------------------------------------------------------------------------------ */
+/* ---- S ----------------------------------------------------------------------------------------------------------- */
 
 /* -S is the product of (m, -64), one more image, with the weights, the bias row included. */
 
@@ -58,8 +58,8 @@ static void fold_quads(const sppim_job *j, size_t panel, int64_t *start)
     const size_t first = j->first;
     int32_t sums[2][SPPIM_PANEL];
     j->network->kernels->product_s8(fold + first, layer->depth, 2, (layer->depth - first) / 4, SPPIM_SIGNED,
-                                    j->state->quads + (panel * layer->depth + first) * SPPIM_PANEL, (sppim_start){0}, sums[0],
-                                    SPPIM_PANEL, SPPIM_COLUMNS);
+                                    j->state->quads + (panel * layer->depth + first) * SPPIM_PANEL, (sppim_start){0},
+                                    sums[0], SPPIM_PANEL, SPPIM_COLUMNS);
     for (size_t c = 0; c < SPPIM_PANEL; c++)
         start[c] = (int32_t)((uint32_t)sums[1][c] - (uint32_t)sums[0][c]);
 }
@@ -68,10 +68,11 @@ static void fold_rows(const sppim_job *j, size_t group, int64_t *start)
 {
     const sppim_layer *layer = j->layer;
     const sppim_list *list = &j->network->work.list;
+    const sppim_nonzeros fold = {.index = list->index, .value = list->value, .negatives = list->negatives[0],
+                                 .count = list->count[0]};
     int32_t sums[SPPIM_GROUP];
     j->network->kernels->product_sparse_s8(
-        (sppim_nonzeros){.index = list->index, .value = list->value, .negatives = list->negatives[0], .count = list->count[0]},
-        j->state->rows + group * layer->depth * SPPIM_GROUP, 0, 1, (sppim_start){0}, sums, SPPIM_COLUMNS);
+        fold, j->state->rows + group * layer->depth * SPPIM_GROUP, 0, 1, (sppim_start){0}, sums, SPPIM_COLUMNS);
     for (size_t c = 0; c < SPPIM_GROUP; c++)
         start[c] = -(int64_t)sums[c];
 }
@@ -130,7 +131,7 @@ static void prepare_fold(sppim_job *j)
     }
 }
 
-/* ---- zeros of V ----------------------------------------------------------------------------------------------------- */
+/* ---- zeros of V -------------------------------------------------------------------------------------------------- */
 
 static void add_zeros(const uint8_t *restrict zeros, size_t count, uint32_t *restrict row_zeros)
 {

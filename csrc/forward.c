@@ -8,8 +8,8 @@
 #define SPAN       ((size_t)4)         /* groups of columns that one reading of a list serves ... */
 #define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
 
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many images, which share the
- * weights that they load; a few. */
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many images,
+ * which share the weights that they load; a few. */
 #define FEW_IMAGES 4
 static const unsigned crossover_bytes[2] = {40, 75}, crossover_words[2] = {40, 75};
 
@@ -208,10 +208,12 @@ static void skip_words(const sppim_job *j, const block *t)
         const sppim_nonzeros all = listed(j, t->first + r);
         int64_t *wide = t->scratch->wide + r * t->width;
         memcpy(wide, layer->now.start + t->column, t->width * sizeof *wide);
-        for (size_t i = 0; i < all.count; i += most)
-            j->network->kernels->product_sparse_s16(
-                (sppim_nonzeros){.index = all.index + i, .value16 = all.value16 + i, .count = sppim_smaller(most, all.count - i)},
-                layer->now.words + t->column * layer->depth, layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP, wide);
+        for (size_t i = 0; i < all.count; i += most) {
+            const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
+                                         .count = sppim_smaller(most, all.count - i)};
+            j->network->kernels->product_sparse_s16(some, layer->now.words + t->column * layer->depth,
+                                                    layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP, wide);
+        }
     }
 }
 
@@ -283,7 +285,8 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
     const sppim_job *j = context;
     const sppim_layer *layer = j->layer;
     const size_t spans = sppim_ceil_div(layer->groups, j->span), group = index % spans * j->span;
-    block t = {.first = index / spans * j->rows, .column = group * SPPIM_GROUP, .scratch = &j->network->scratch[worker->id]};
+    block t = {.first = index / spans * j->rows, .column = group * SPPIM_GROUP,
+               .scratch = &j->network->scratch[worker->id]};
     t.rows = sppim_smaller(j->rows, j->flight->n - t.first);
     t.width = sppim_smaller(j->span, layer->groups - group) * SPPIM_GROUP;
     t.panels = sppim_smaller(t.width / SPPIM_PANEL, layer->panels - 2 * group);
@@ -297,7 +300,7 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
     (layer->place.output ? finish_scores : finish_activations)(j, &t);
 }
 
-/* ---- the phase ----------------------------------------------------------------------------------------------------- */
+/* ---- the phase --------------------------------------------------------------------------------------------------- */
 
 static uint64_t input_nonzeros(const sppim_job *j)
 {
@@ -308,8 +311,8 @@ static uint64_t input_nonzeros(const sppim_job *j)
 }
 
 /* Zero product weights that non-zero operands meet, the fold's included (C2). */
-static uint64_t count_gated(const uint32_t *restrict nonzeros, const int8_t *restrict m, const uint32_t *restrict row_zeros,
-                            size_t k, bool folded)
+static uint64_t count_gated(const uint32_t *restrict nonzeros, const int8_t *restrict m,
+                            const uint32_t *restrict row_zeros, size_t k, bool folded)
 {
     uint64_t gated = 0;
     for (size_t i = 0; i < k; i++)
@@ -325,9 +328,9 @@ static void count_forward(const sppim_job *j)
     const sppim_state *now = &layer->now;
     uint8_t bits = 0;
     const size_t fold = j->network->kernels->census_s8(now->m, layer->k, &bits);
-    const sppim_forward_facts facts = {
-        .images = j->flight->n, .operand_nonzeros = input_nonzeros(j), .fold_nonzeros = 1 + fold,
-        .weight_gated = now->row_zeros[layer->k] + count_gated(layer->column_nonzeros, now->m, now->row_zeros, layer->k, fold)};
+    const uint64_t gated = count_gated(layer->column_nonzeros, now->m, now->row_zeros, layer->k, fold);
+    const sppim_forward_facts facts = {.images = j->flight->n, .operand_nonzeros = input_nonzeros(j),
+                                       .fold_nonzeros = 1 + fold, .weight_gated = now->row_zeros[layer->k] + gated};
     sppim_count_forward(&layer->shape, &facts, &layer->delta);
 }
 

@@ -1,7 +1,8 @@
 /* GC of a layer, its update and running means (A7, A6.7).
  *
- * The gradient is a product like any other: its operands are the columns of x, its weights the errors d, its terms the images. Images
- * without an error are left out; the sums that are left go straight into the update, tile by tile. */
+ * The gradient is a product like any other: its operands are the columns of x, its weights the errors d, its terms
+ * the images. Images without an error are left out; the sums that are left go straight into the update, tile by
+ * tile. */
 #include "job.h"
 
 #include <string.h>
@@ -21,8 +22,9 @@ static void pack_errors(const sppim_job *j, size_t group)
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
     const size_t column = group * SPPIM_GROUP, at = column * padded_images(j);
-    j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld, j->skip ? NULL : work->d_quads + at,
-                                 padded_images(j) * SPPIM_PANEL, j->skip ? work->d_rows + at : NULL);
+    j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld,
+                                 j->skip ? NULL : work->d_quads + at, padded_images(j) * SPPIM_PANEL,
+                                 j->skip ? work->d_rows + at : NULL);
     for (size_t i = 0; layer->gc_finite && i < j->images; i++)
         for (size_t c = column; c < column + SPPIM_GROUP; c++)
             work->d_pairs[c / SPPIM_PANEL * SPPIM_PANEL * padded_images(j) +
@@ -69,8 +71,8 @@ static void update_means(const int32_t *restrict sum, const int16_t *restrict me
 }
 
 /* x - m of an image, and what D counts in the gradient of a row. */
-static void subtract_means(const int8_t *restrict x, const int8_t *restrict m, size_t count, int flip, int16_t *restrict row,
-                           int32_t *restrict scale)
+static void subtract_means(const int8_t *restrict x, const int8_t *restrict m, size_t count, int flip,
+                           int16_t *restrict row, int32_t *restrict scale)
 {
     for (size_t i = 0; i < count; i++) {
         row[i] = (int16_t)(x[i] - m[i]);
@@ -78,8 +80,8 @@ static void subtract_means(const int8_t *restrict x, const int8_t *restrict m, s
     }
 }
 
-/* Up to 64 inputs, the constant of the bias after the last one, and their means: the columns of x over the images with errors, and
- * what D counts in the gradient (A7.1); or x - m of a single image. */
+/* Up to 64 inputs, the constant of the bias after the last one, and their means: the columns of x over the images
+ * with errors, and what D counts in the gradient (A7.1); or x - m of a single image. */
 static void prepare_inputs(const sppim_job *j, size_t first)
 {
     const sppim_layer *layer = j->layer;
@@ -126,7 +128,8 @@ static void find_active_images(sppim_job *j)
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
-/* Sums stay in the first-level cache until the update takes them: those of many rows and a panel, or a few rows and several. */
+/* Sums stay in the first-level cache until the update takes them: those of many rows and a panel, or a few rows and
+ * several. */
 #define PANEL_ROWS  (SPPIM_GRADIENT_CELLS / SPPIM_PANEL)
 #define TASK_PANELS ((size_t)8)
 #define WIDE_ROWS   (PANEL_ROWS / TASK_PANELS)
@@ -143,8 +146,9 @@ typedef struct tile {
 /* Appends the non-zeros of an input over the images that `which` names. */
 static size_t list_column(const sppim_job *j, size_t k, int which, size_t found, sppim_scratch *s)
 {
-    const size_t count = j->network->kernels->compress_s8(j->network->work.x_columns + k * j->network->work.batch_ld, j->images,
-                                                          which, s->index + found, s->value + found);
+    const sppim_workspace *work = &j->network->work;
+    const size_t count = j->network->kernels->compress_s8(work->x_columns + k * work->batch_ld, j->images, which,
+                                                          s->index + found, s->value + found);
     return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
 }
 
@@ -202,21 +206,22 @@ static void finite_gradient(const sppim_job *j, const tile *t)
             int32_t *gradient = s->gradient + r * t->ld + p * SPPIM_PANEL;
             changed += j->network->kernels->product_finite_s16(
                 (sppim_nonzeros){.index = s->index, .value16 = s->value16, .count = count},
-                work->d_pairs + (t->panel + p) * padded_images(j) * SPPIM_PANEL, j->layer->config.gc_accumulator, gradient);
+                work->d_pairs + (t->panel + p) * padded_images(j) * SPPIM_PANEL, j->layer->config.gc_accumulator,
+                gradient);
             changed += centre_row(j, k, work->d_lanes + (t->panel + p) * SPPIM_PANEL, gradient);
         }
     }
     sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
 }
 
-/* ---- update ----------------------------------------------------------------------------------------------------------- */
+/* ---- update ------------------------------------------------------------------------------------------------------ */
 
 static sppim_update update_of(const sppim_job *j)
 {
     const sppim_layer_config *c = &j->layer->config;
     const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
-    sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0, .k1 = key.k1,
-                      .product_bits = c->product_bits, .columns = j->layer->n};
+    sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0,
+                      .k1 = key.k1, .product_bits = c->product_bits, .columns = j->layer->n};
     u.narrow = ((j->images * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
     return u;
 }
@@ -304,12 +309,14 @@ static void gradient_task(void *context, size_t index, sppim_worker *worker)
               .scratch = &j->network->scratch[worker->id]};
     t.erring = erring_panels(j, panel, t.panels);
     for (t.row = row; t.erring && t.row < last && !sppim_worker_stop(worker); t.row += PANEL_ROWS)
-        (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(j, &u, t, sppim_smaller(last, t.row + PANEL_ROWS));
+        (j->skip || layer->gc_finite ? update_by_rows : update_by_panels)(j, &u, t,
+                                                                          sppim_smaller(last, t.row + PANEL_ROWS));
 }
 
-/* ---- a single image: the update forms its gradient, the outer product of x - m and d --------------------------------- */
+/* ---- a single image: the update forms its gradient, the outer product of x - m and d ----------------------------- */
 
-/* Pairs of rows that the image changes; by twos where the layout asks for that, all where the next weights are others. */
+/* Pairs of rows that the image changes; by twos where the layout asks for that, all where the next weights are
+ * others. */
 static void find_pairs(sppim_job *j)
 {
     const sppim_layer *layer = j->layer;
@@ -379,7 +386,8 @@ static void score_bias_task(void *context, size_t index, sppim_worker *worker)
         update_score_bias(j, c);
 }
 
-/* The update keeps the layout that the last forward read, which is up to date; in place, that includes rows it leaves alone. */
+/* The update keeps the layout that the last forward read, which is up to date; in place, that includes rows it
+ * leaves alone. */
 static void choose_layout(sppim_layer *layer)
 {
     layer->next.has_rows = layer->bytes && layer->skipping;
@@ -397,7 +405,7 @@ static bool choose_skipping(const sppim_job *j)
     return j->network->config.path == SPPIM_PATH_SPARSE;
 }
 
-/* ---- counters, and the phase ------------------------------------------------------------------------------------------ */
+/* ---- counters, and the phase ------------------------------------------------------------------------------------- */
 
 static uint64_t pot_done(const sppim_job *j, size_t b)
 {
@@ -415,7 +423,8 @@ static void count_backward(const sppim_job *j)
     sppim_layer *layer = j->layer;
     const size_t n = j->flight->n, at = j->l * n;
     uint8_t bits = 0;
-    sppim_backward_facts facts = {.images = n, .fold_nonzeros = 1 + j->network->kernels->census_s8(layer->now.m, layer->k, &bits)};
+    sppim_backward_facts facts = {.images = n};
+    facts.fold_nonzeros = 1 + j->network->kernels->census_s8(layer->now.m, layer->k, &bits);
     for (size_t c = 0; c < layer->n; c++)
         facts.error_sum_nonzeros += layer->error_sum[c] != 0;
     for (size_t b = 0; b < n; b++) {

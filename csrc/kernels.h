@@ -20,10 +20,12 @@ typedef struct sppim_start {
     const int32_t *scale;
 } sppim_start;
 
-/* Operands are unsigned, as activations are; signed ones become so by x ^ SPPIM_SIGNED = x + 128, and the start undoes that. */
+/* Operands are unsigned, as activations are; signed ones become so by x ^ SPPIM_SIGNED = x + 128, and the start
+ * undoes that. */
 enum { SPPIM_UNSIGNED = 0, SPPIM_SIGNED = 128 };
 
-/* Non-zeros of a row, padded with zero values to a multiple of 4. Bytes are magnitudes: first those that count as negative. */
+/* Non-zeros of a row, padded with zero values to a multiple of 4. Bytes are magnitudes: first those that count as
+ * negative. */
 typedef struct sppim_nonzeros {
     const uint16_t *index;
     const uint8_t *value;   /* bytes, or the lower bytes of words */
@@ -46,8 +48,8 @@ static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t 
     return count;
 }
 
-/* Whether lists of the inputs' non-zeros make a gradient over so many images faster (docs/kernels.md): a row costs about 4 cycles an
- * image, or 55 and 9 a non-zero. */
+/* Whether lists of the inputs' non-zeros make a gradient over so many images faster (docs/kernels.md): a row costs
+ * about 4 cycles an image, or 55 and 9 a non-zero. */
 static inline bool sppim_gradient_skips(size_t images, size_t inputs, uint64_t nonzeros)
 {
     return 55 * (uint64_t)inputs + 9 * nonzeros < 4 * (uint64_t)images * inputs;
@@ -59,7 +61,7 @@ typedef struct sppim_update {
     uint32_t k0, k1; /* key of the stochastic rounding */
     int product_bits;
     size_t columns; /* N: distance of two rows in the index of the random numbers */
-    bool narrow;    /* every |gradient| >> shift is known to be below 2^15 - 1; update_outer_s16: |gradient| + 2^shift below 2^15 */
+    bool narrow;    /* known: every |gradient| >> shift < 2^15 - 1; for update_outer_s16 |gradient| + 2^shift < 2^15 */
 } sppim_update;
 
 typedef struct sppim_update_rows { /* rows k0 .. of one panel, k0 a multiple of 4 */
@@ -75,7 +77,8 @@ typedef struct sppim_update_rows { /* rows k0 .. of one panel, k0 a multiple of 
 typedef struct sppim_kernels {
     const char *name;
 
-    /* Index and value of the non-zeros of x[count] that `which` names; returns how many. Writes up to 64 more places. */
+    /* Index and value of the non-zeros of x[count] that `which` names; returns how many. Writes up to 64 more
+     * places. */
     size_t (*compress_s8)(const int8_t *x, size_t count, int which, uint16_t *index, uint8_t *value);
     size_t (*compress_s16s8)(const int16_t *x, size_t count, int which, uint16_t *index, uint8_t *value, uint8_t *high);
     /* The same for all non-zeros of words. */
@@ -90,21 +93,21 @@ typedef struct sppim_kernels {
      * multiple of 64. */
     void (*transpose_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, size_t columns, int8_t *out,
                          size_t ld_out);
-    /* Packs 64 columns of rows row[i] of x: two panels of quads (quad_stride apart), or null, and one group of rows, or null;
-     * depth = rows rounded up to 4. */
+    /* Packs 64 columns of rows row[i] of x: two panels of quads (quad_stride apart), or null, and one group of rows,
+     * or null; depth = rows rounded up to 4. */
     void (*pack_s8)(const int8_t *x, const uint16_t *row, size_t rows, size_t ld, int8_t *quads, size_t quad_stride,
                     int8_t *out_rows);
 
-    /* out[r * ld_out + place] = start + sum over i < 4 * steps of (x[r * ld + i] ^ flip) quad[i], modulo 2^32, one panel, where x ^
-     * flip counts as unsigned. flip: SPPIM_UNSIGNED, SPPIM_SIGNED. */
-    void (*product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads, sppim_start start,
-                       int32_t *out, size_t ld_out, int order);
-    /* out[r * ld_out + column] = start[column], or if null what it was, + 2^shift sum over i < 2 * steps of x[r * ld + i] pair[i], one
-     * panel. The sums themselves must fit 32 bits; 0 <= shift <= 16. */
+    /* out[r * ld_out + place] = start + sum over i < 4 * steps of (x[r * ld + i] ^ flip) quad[i], modulo 2^32, one
+     * panel, where x ^ flip counts as unsigned. flip: SPPIM_UNSIGNED, SPPIM_SIGNED. */
+    void (*product_s8)(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads,
+                       sppim_start start, int32_t *out, size_t ld_out, int order);
+    /* out[r * ld_out + column] = start[column], or if null what it was, + 2^shift sum over i < 2 * steps of x[r * ld
+     * + i] pair[i], one panel. The sums themselves must fit 32 bits; 0 <= shift <= 16. */
     void (*product_s16)(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs, int shift,
                         const int64_t *start, int64_t *out, size_t ld_out);
-    /* out[64 * g + place] = start + sum over non-zeros of +-value row, modulo 2^32, for each of `groups` groups, group_stride apart
-     * (panel by panel within each). start has 64 columns a group and one scale. */
+    /* out[64 * g + place] = start + sum over non-zeros of +-value row, modulo 2^32, for each of `groups` groups,
+     * group_stride apart (panel by panel within each). start has 64 columns a group and one scale. */
     void (*product_sparse_s8)(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups, sppim_start start,
                               int32_t *out, int order);
     /* out[64 * g + column] = sum over non-zeros of +-(256 high + value) row. Both parts of the sum must fit 32 bits. */
@@ -115,19 +118,21 @@ typedef struct sppim_kernels {
      * with a finite accumulator, in ascending order (A5.4): returns how often fit changed a value. */
     uint64_t (*product_finite_s16)(sppim_nonzeros x, const int16_t *pairs, sppim_accumulator accumulator, int32_t *acc);
 
-    /* A5.5 with rnu, shift <= 31: 32 sums by lane to 32 activations by column; returns the number of values above hi. */
+    /* A5.5 with rnu, shift <= 31: 32 sums by lane to 32 activations by column; returns the number of values above
+     * hi. */
     size_t (*requantize_relu_s32)(const int32_t *acc, int shift, int hi, int8_t *y);
     /* The same for 64-bit sums by column, any shift and rounding of A1.1. */
     size_t (*requantize_relu_s64)(const int64_t *acc, int shift, int round, int hi, int8_t *y);
     /* End of A6.6, shift <= 31: d = requantized sum where y > 0, else 0; returns the number of saturated values. */
     size_t (*gate_s32)(const int32_t *acc, const int8_t *y, int shift, int8_t *d);
 
-    /* A7.3, A5.2: `rows` (a multiple of 4) rows of one panel; gradient[rows][ld] by lane, index of its first weight in the
-     * layer. Returns the number of clipped weights. */
+    /* A7.3, A5.2: `rows` (a multiple of 4) rows of one panel; gradient[rows][ld] by lane, index of its first weight
+     * in the layer. Returns the number of clipped weights. */
     size_t (*update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows, uint32_t index,
                          sppim_update_rows panel);
-    /* The same for a single image: gradient[r][lane] = row[r] error[lane], |row| <= 255, |error| <= 127. Only for the rows 2 i and
-     * 2 i + 1 of each pair i, ascending; where quads are wanted, pairs come by twos, 2 j and 2 j + 1. */
+    /* The same for a single image: gradient[r][lane] = row[r] error[lane], |row| <= 255, |error| <= 127. Only for
+     * the rows 2 i and 2 i + 1 of each pair i, ascending; where quads are wanted, pairs come by twos, 2 j and 2 j +
+     * 1. */
     size_t (*update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error, const uint16_t *pair,
                                size_t pairs, uint32_t index, sppim_update_rows panel);
 } sppim_kernels;

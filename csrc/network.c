@@ -137,7 +137,8 @@ static bool take_layer(sppim_network *network, sppim_layer *layer)
     return layer->place.output ||
            (TAKE(network, layer->codes, layer->classes * layer->n) && TAKE(network, layer->e, batch * layer->class_ld) &&
             TAKE(network, layer->project, class_panels * sppim_round_up(layer->n, SPPIM_DEPTH) * SPPIM_PANEL) &&
-            TAKE(network, layer->back_project, layer->panels * sppim_round_up(layer->classes, SPPIM_DEPTH) * SPPIM_PANEL) &&
+            TAKE(network, layer->back_project,
+                 layer->panels * sppim_round_up(layer->classes, SPPIM_DEPTH) * SPPIM_PANEL) &&
             TAKE(network, layer->back_start, layer->panels * SPPIM_PANEL));
 }
 
@@ -171,19 +172,22 @@ static bool take_workspace(sppim_network *network, extent e, sppim_workspace *w)
            TAKE(network, w->x_columns, e.depth * w->batch_ld) &&
            TAKE(network, w->active, batch) && TAKE(network, w->d_quads, batch * e.outputs) &&
            TAKE(network, w->d_rows, batch * e.outputs) && TAKE(network, w->d_pairs, batch * e.outputs) &&
-           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->d_scale, e.depth) && TAKE(network, w->x_row, e.depth) && TAKE(network, w->pair, e.depth) &&
+           TAKE(network, w->d_lanes, e.outputs) && TAKE(network, w->d_scale, e.depth) &&
+           TAKE(network, w->x_row, e.depth) && TAKE(network, w->pair, e.depth) &&
            TAKE(network, w->d_row, e.outputs) && TAKE(network, w->fold, 2 * e.depth) && TAKE(network, w->fold16, e.depth);
 }
 
 static bool take_scratch(sppim_network *network, sppim_scratch *s)
 {
     const size_t batch = network->work.batch_ld + 2 * SPPIM_DEPTH + SPPIM_GROUP;
-    return TAKE(network, s->sums, SPPIM_BLOCK_ROWS * SPPIM_GROUP) && TAKE(network, s->wide, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
+    return TAKE(network, s->sums, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
+           TAKE(network, s->wide, SPPIM_BLOCK_ROWS * SPPIM_GROUP) &&
            TAKE(network, s->gradient, SPPIM_GRADIENT_CELLS) && TAKE(network, s->index, batch) &&
            TAKE(network, s->value, batch) && TAKE(network, s->value16, batch);
 }
 
-/* Whether the accumulator cannot overflow in the product (A5.4): it starts at |S| <= h (128 K + 64) and adds K terms. */
+/* Whether the accumulator cannot overflow in the product (A5.4): it starts at |S| <= h (128 K + 64) and adds K
+ * terms. */
 static bool product_fits(const sppim_layer_config *c)
 {
     const int64_t largest = ((int64_t)1 << (c->product_bits - 1)) - 1;

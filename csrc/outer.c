@@ -1,5 +1,5 @@
-/* g = transpose(x) d (A11.2): a product whose operands are the columns of x, whose weights are the rows of d. Rows without an error
- * are left out. */
+/* g = transpose(x) d (A11.2): a product whose operands are the columns of x, whose weights are the rows of d. Rows
+ * without an error are left out. */
 #include <string.h>
 
 #include "fixed.h"
@@ -52,7 +52,7 @@ static void lay_out(outer *o, sppim_arena *arena)
     }
 }
 
-/* ---- preparation ---------------------------------------------------------------------------------------------------- */
+/* ---- preparation ------------------------------------------------------------------------------------------------- */
 
 /* 64 columns of a matrix, with zeros where it has fewer. */
 typedef struct columns {
@@ -116,7 +116,7 @@ static void prepare_task(void *context, size_t index, sppim_worker *worker)
                                      o->columns + (index - groups) * SPPIM_GROUP * o->columns_ld, o->columns_ld);
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------- */
+/* ---- products ---------------------------------------------------------------------------------------------------- */
 
 static void dense(const outer *o, size_t row, size_t rows, size_t column, size_t columns, struct scratch *s)
 {
@@ -148,7 +148,8 @@ static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, 
     const size_t count = list(o, k, o->flip ? SPPIM_POSITIVE : SPPIM_ALL, negatives, s);
     o->engine->kernels->product_sparse_s8(
         (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
-        o->rows + column * o->depth, o->depth * SPPIM_GROUP, groups, (sppim_start){0}, whole ? to : s->sums, SPPIM_COLUMNS);
+        o->rows + column * o->depth, o->depth * SPPIM_GROUP, groups, (sppim_start){0}, whole ? to : s->sums,
+        SPPIM_COLUMNS);
     if (!whole)
         memcpy(to, s->sums, columns * sizeof *to);
 }
@@ -198,7 +199,8 @@ sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t 
     if (atomic_flag_test_and_set(&engine->busy))
         return SPPIM_ERROR_BUSY;
     sppim_pool_set_poll(engine->pool, poll, user);
-    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g, .columns_ld = sppim_round_up(b + 1, SPPIM_GROUP)};
+    outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g};
+    o.columns_ld = sppim_round_up(b + 1, SPPIM_GROUP);
     const sppim_status status = multiply(&o, path);
     atomic_flag_clear(&engine->busy);
     return status;

@@ -10,8 +10,8 @@
 
 #define POLL_INTERVAL_NS 5000000L /* while the caller waits for the others */
 
-/* The phases of a small step follow each other within microseconds, which is what waking a thread costs: a thread that waits
- * looks this often before it sleeps, for 20 us or so. */
+/* The phases of a small step follow each other within microseconds, which is what waking a thread costs: a thread
+ * that waits looks this often before it sleeps, for 20 us or so. */
 #define LOOKS 1000
 
 struct sppim_pool {

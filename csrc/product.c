@@ -2,8 +2,8 @@
  *   bytes   bytes by bytes, in 32 bits
  *   words   anything else, in 32 bits for as many terms as they hold, then in 64
  *   finite  a list of the non-zeros, in order, with an accumulator that can overflow
- * The first two multiply all of x, or lists of its non-zeros, which meet words by bytes as two planes of bytes. Tasks are blocks of rows
- * with a span of columns. */
+ * The first two multiply all of x, or lists of its non-zeros; words in lists meet bytes as two planes of bytes. Tasks
+ * are blocks of rows with a span of columns. */
 #include "matrix.h"
 
 #include <string.h>
@@ -71,8 +71,8 @@ static facts survey_bytes(const product *p, size_t count)
     return f;
 }
 
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x, which share the
- * weights that they load; a few. */
+/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x,
+ * which share the weights that they load; a few. */
 #define FEW_ROWS 4
 static const unsigned crossover_bytes[2] = {45, 75}, crossover_split[2] = {70, 90}, crossover_words[2] = {45, 75};
 
@@ -160,7 +160,7 @@ static void lay_out(product *p, sppim_arena *arena)
     }
 }
 
-/* ---- operands ------------------------------------------------------------------------------------------------------ */
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
 
 /* A row of x as words. */
 static void widen_row(const product *p, size_t from, int16_t *out)
@@ -228,8 +228,8 @@ static size_t list_words(const product *p, size_t r)
 static size_t list_split(const product *p, size_t r, int which, size_t found)
 {
     const size_t at = r * p->list_ld + found;
-    const size_t count = p->engine->kernels->compress_s16s8((const int16_t *)p->x + r * p->w->k, p->w->k, which, p->index + at,
-                                                            p->value + at, p->high + at);
+    const int16_t *x = (const int16_t *)p->x + r * p->w->k;
+    const size_t count = p->engine->kernels->compress_s16s8(x, p->w->k, which, p->index + at, p->value + at, p->high + at);
     memset(p->high + at + count, 0, SPPIM_DEPTH);
     return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
 }
@@ -283,7 +283,7 @@ static sppim_nonzeros listed(const product *p, size_t r)
                             .negatives = p->negatives[r], .count = p->counts[r]};
 }
 
-/* ---- a block of rows with some columns ---------------------------------------------------------------------------------- */
+/* ---- a block of rows with some columns --------------------------------------------------------------------------- */
 
 typedef struct block {
     size_t first, rows;
@@ -328,8 +328,8 @@ static void dense_bytes(const product *p, const block *t)
     const int flip = p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
     p->engine->kernels->product_s8((const int8_t *)p->operands[0] + t->first * p->ld, p->ld, t->rows,
-                                   sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to, y.ld,
-                                   SPPIM_COLUMNS);
+                                   sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to,
+                                   y.ld, SPPIM_COLUMNS);
     copy_results(p, t, y, sizeof(int32_t));
 }
 
@@ -380,8 +380,8 @@ static void sparse_words(const product *p, const block *t)
         for (size_t i = 0; i < all.count; i += most) {
             const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
                                          .count = sppim_smaller(most, all.count - i)};
-            p->engine->kernels->product_sparse_s16(some, p->w->words + t->column * p->w->depth, stride, t->width / SPPIM_GROUP,
-                                                   to);
+            p->engine->kernels->product_sparse_s16(some, p->w->words + t->column * p->w->depth, stride,
+                                                   t->width / SPPIM_GROUP, to);
         }
     }
     copy_results(p, t, y, sizeof(int64_t));

@@ -59,8 +59,8 @@ static size_t backward_age(const sppim_network *network, size_t l)
     return forward_age(network, seen) + (size_t)network->config.staleness;
 }
 
-/* FP of all layers, then EP, then GC and update: only the last changes weights, and then only a layer's own. The order of the
- * layers follows the data: an image goes up, an error comes down. */
+/* FP of all layers, then EP, then GC and update: only the last changes weights, and then only a layer's own. The
+ * order of the layers follows the data: an image goes up, an error comes down. */
 static bool work(sppim_network *network)
 {
     const size_t count = network->layer_count;

@@ -36,7 +36,6 @@ def layer_defaults(
 def count_batch(
     shapes: list[dict[str, int]], rule: int, operand_nonzeros: NDArray[np.uint32], error_nonzeros: NDArray[np.uint32]
 ) -> NDArray[np.uint64]: ...
-
 def unfold(x: NDArray[np.int8], rows: int, columns: int, stride: int, padding: int) -> NDArray[np.int8]: ...
 
 TYPES: dict[str, int]

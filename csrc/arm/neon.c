@@ -1,5 +1,5 @@
-/* Advanced SIMD of ARMv8.0, without dot products. Four lanes of a panel are consecutive columns, so that the way from one
- * order to the other is an order of vectors, or an interleaving of 32-bit words. */
+/* Advanced SIMD of ARMv8.0, without dot products. Four lanes of a panel are consecutive columns, so that the way
+ * from one order to the other is an order of vectors, or an interleaving of 32-bit words. */
 #include "../fixed.h"
 #include "../kernels.h"
 
@@ -36,11 +36,11 @@ INLINE int32x4_t begin_sums(sppim_start start, size_t row, size_t lane)
     return vreinterpretq_s32_u32(vmulq_n_u32(column, start.scale ? (uint32_t)start.scale[row] : 1));
 }
 
-/* ---- products of bytes --------------------------------------------------------------------------------------------- */
+/* ---- products of bytes ------------------------------------------------------------------------------------------- */
 
-/* Two products of signed bytes are summed in a word before they are widened, but twice (-128)(-128) is one more than a word
- * holds. Hence every second weight w is taken as -1 - w, to be subtracted: sums lie within +-32640. What this leaves out,
- * the sum of every second operand, follows from the operands alone. */
+/* Two products of signed bytes are summed in a word before they are widened, but twice (-128)(-128) is one more than
+ * a word holds. Hence every second weight w is taken as -1 - w, to be subtracted: sums lie within +-32640. What this
+ * leaves out, the sum of every second operand, follows from the operands alone. */
 INLINE int8x16_t odd_bytes(const int8_t *w) { return vmvnq_s8(vld1q_s8(w)); }
 
 INLINE int16x8_t low_products(int8x16_t even, int8x16_t odd, int8x16_t x_even, int8x16_t x_odd)
@@ -99,7 +99,8 @@ static void offsets_s8(const int8_t *quads, size_t steps, int32_t *sums)
         vst1q_s32(sums + 4 * v, vshlq_n_s32(acc[v], 7));
 }
 
-/* Adds two steps to acc, which holds two sums of each lane side by side; lanes is a constant wherever this is inlined. */
+/* Adds two steps to acc, which holds two sums of each lane side by side; lanes is a constant wherever this is
+ * inlined. */
 INLINE void two_steps_s8(int8x8_t x, size_t lanes, const int8_t *even, const int8_t *odd, int32x4_t *acc)
 {
     const int32x2_t both = vreinterpret_s32_s8(x);
@@ -111,8 +112,8 @@ INLINE void two_steps_s8(int8x8_t x, size_t lanes, const int8_t *even, const int
     }
 }
 
-/* Sums of x ^ flip, here signed. rows and lanes are constants wherever this is inlined, their product at most 32: sums fill
- * 16 of the 32 registers. */
+/* Sums of x ^ flip, here signed. rows and lanes are constants wherever this is inlined, their product at most 32:
+ * sums fill 16 of the 32 registers. */
 INLINE void tile_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads, size_t lanes,
                     int32_t *sums)
 {
@@ -167,7 +168,7 @@ static void product_s8_neon(const int8_t *x, size_t ld, size_t rows, size_t step
     }
 }
 
-/* ---- products with rows of a group: four of its columns a vector ---------------------------------------------------- */
+/* ---- products with rows of a group: four of its columns a vector ------------------------------------------------- */
 
 enum { GROUP_SUMS = 16 }; /* vectors */
 
@@ -313,7 +314,7 @@ static void product_sparse_s16_neon(sppim_nonzeros x, const int16_t *words, size
     }
 }
 
-/* ---- products of words --------------------------------------------------------------------------------------------- */
+/* ---- products of words ------------------------------------------------------------------------------------------- */
 
 INLINE int16x4_t load_two(const int16_t *x)
 {
@@ -410,7 +411,7 @@ static uint64_t product_finite_s16_neon(sppim_nonzeros x, const int16_t *pairs, 
     return changed;
 }
 
-/* ---- activations and errors ---------------------------------------------------------------------------------------- */
+/* ---- activations and errors -------------------------------------------------------------------------------------- */
 
 /* A1.1, rnu: the instruction rounds without a sum that could overflow. */
 INLINE int32x4_t round_shift(const int32_t *x, int shift) { return vrshlq_s32(vld1q_s32(x), vdupq_n_s32(-shift)); }
@@ -443,7 +444,7 @@ static size_t gate_s32_neon(const int32_t *acc, const int8_t *y, int shift, int8
     return vaddvq_u16(saturated);
 }
 
-/* ---- facts about inputs, and their other orders -------------------------------------------------------------------- */
+/* ---- facts about inputs, and their other orders ------------------------------------------------------------------ */
 
 INLINE uint8_t or_bytes(uint8x16_t x)
 {
@@ -566,7 +567,7 @@ static void pack_s8_neon(const int8_t *x, const uint16_t *row, size_t rows, size
                       out_rows ? out_rows + p * SPPIM_PANEL : NULL);
 }
 
-/* ---- update -------------------------------------------------------------------------------------------------------- */
+/* ---- update ------------------------------------------------------------------------------------------------------ */
 
 /* A3.1 */
 INLINE uint32x4_t mix32(uint32x4_t x)
@@ -604,8 +605,8 @@ INLINE void draw_lanes(const sppim_update *u, uint32_t first, uint16x8_t lanes[4
     }
 }
 
-/* A1.2 and the difference of A7.3, which saturates where the clamp would act anyway. The gradient is shifted so that its
- * integer part begins at bit 16: in 32 bits where it is known to fit, else in 64. */
+/* A1.2 and the difference of A7.3, which saturates where the clamp would act anyway. The gradient is shifted so that
+ * its integer part begins at bit 16: in 32 bits where it is known to fit, else in 64. */
 INLINE int16x4_t stepped(int16x4_t w, int32x4_t g, uint16x4_t random, int shift, bool narrow)
 {
     const uint32x4_t u = vmovl_u16(random);
@@ -678,7 +679,8 @@ INLINE void update_pair(const sppim_update *u, const int32_t *gradient, size_t l
     }
 }
 
-/* Rows r and r + 1 of a panel, all but quads; gradient: of row r. bytes: their product weights, by halves of the lanes. */
+/* Rows r and r + 1 of a panel, all but quads; gradient: of row r. bytes: their product weights, by halves of the
+ * lanes. */
 INLINE void update_two(const sppim_update *u, const int32_t *gradient, size_t ld, size_t r, uint32_t index,
                        const sppim_update_rows *panel, bool narrow, uint16x8_t *clipped, int8x16_t bytes[2][2])
 {

@@ -161,8 +161,8 @@ typedef struct sppim_engine sppim_engine;
 sppim_status sppim_engine_create(int32_t threads, const char *isa, sppim_engine **engine);
 void sppim_engine_destroy(sppim_engine *engine); /* null is fine */
 
-/* y = x w (A11.1). x: [m][k] of type SPPIM_U8, SPPIM_S8 or SPPIM_S16. y: s32 [m][n] if x and w are bytes, else s64. path: how,
- * never what. changed (may be null): how often a finite accumulator changed a sum. */
+/* y = x w (A11.1). x: [m][k] of type SPPIM_U8, SPPIM_S8 or SPPIM_S16. y: s32 [m][n] if x and w are bytes, else s64.
+ * path: how, never what. changed (may be null): how often a finite accumulator changed a sum. */
 sppim_status sppim_product(sppim_engine *engine, const sppim_weights *weights, const void *x, int32_t type, size_t m,
                            sppim_accumulator accumulator, int32_t path, sppim_poll poll, void *user, void *y,
                            uint64_t *changed);
@@ -181,7 +181,8 @@ typedef struct sppim_window {
 
 /* Output positions of a window, down and across. */
 sppim_status sppim_window_outputs(const sppim_window *window, size_t *down, size_t *across);
-/* The operands of a convolution as a matrix: out[n][down][across][rows][columns][channels] from x[n][height][width][channels]. */
+/* The operands of a convolution as a matrix: out[n][down][across][rows][columns][channels] from
+ * x[n][height][width][channels]. */
 sppim_status sppim_unfold(const sppim_window *window, const int8_t *x, size_t n, int8_t *out);
 
 /* ---- network (A5..A9) ---------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
-/* What AVX2 does better than plain C. Words are multiplied by vpmaddwd; bytes are widened to words first, in even and odd
- * places, or go through vpmaddubsw where it cannot saturate. A panel is four vectors of eight lanes: "quarters", the unit in
- * which everything here is counted. Quarters h and h + 2 hold the columns 16 h .. 16 h + 15: "half" h. */
+/* What AVX2 does better than plain C. Words are multiplied by vpmaddwd; bytes are widened to words first, in even
+ * and odd places, or go through vpmaddubsw where it cannot saturate. A panel is four vectors of eight lanes:
+ * "quarters", the unit in which everything here is counted. Quarters h and h + 2 hold the columns 16 h .. 16 h + 15:
+ * "half" h. */
 #include <string.h>
 
 #include "../fixed.h"
@@ -84,7 +85,8 @@ INLINE void store_wide_half(__m256i first, __m256i second, __m128i shift, const 
 
 /* ---- dense products of words ------------------------------------------------------------------------------------- */
 
-/* rows and quarters (two: one half; or all four) are constants wherever this is inlined, so that acc lives in registers. */
+/* rows and quarters (two: one half; or all four) are constants wherever this is inlined, so that acc lives in
+ * registers. */
 INLINE void tile_s16(const int16_t *x, size_t ld, int rows, size_t steps, const int16_t *pairs, int quarters,
                      __m256i acc[][QUARTERS])
 {
@@ -335,8 +337,8 @@ INLINE void gather_quads(const int8_t *rows, const uint16_t *index, __m256i quad
     interleave(r, quads);
 }
 
-/* Adds non-zeros from .. to - 1, each `one` times, to sums of quads. Where some may be above 128 (wide), their top bits are
- * multiplied apart. panels and wide are constants wherever this is inlined. */
+/* Adds non-zeros from .. to - 1, each `one` times, to sums of quads. Where some may be above 128 (wide), their top
+ * bits are multiplied apart. panels and wide are constants wherever this is inlined. */
 INLINE void add_nonzeros(const sppim_nonzeros *x, size_t from, size_t to, int one, const int8_t *rows, int panels, bool wide,
                          __m256i acc[][4])
 {
@@ -820,8 +822,8 @@ INLINE __m256i gradient_of(const gradients *g, size_t row, size_t quarter)
     return _mm256_madd_epi16(error, _mm256_set1_epi32((uint16_t)g->row[row])); /* only the lower words meet */
 }
 
-/* Half h of rows row and row + 1 of the panel: new weights, and their product weights into v. Adds the zeros of the rows, a
- * byte for each; returns the number of weights that were not clipped. */
+/* Half h of rows row and row + 1 of the panel: new weights, and their product weights into v. Adds the zeros of the
+ * rows, a byte for each; returns the number of weights that were not clipped. */
 INLINE size_t update_pair(const sppim_update *u, const gradients *g, size_t row, size_t h, uint32_t index,
                           const sppim_update_rows *panel, const constants *c, __m256i v[2], uint32_t *zeros)
 {

@@ -1,7 +1,7 @@
 /* The kernels of both AVX-512 levels. The including file has defined, for its level,
  *   FUNCTION, INLINE  function attributes with the target
  *   LEVEL(name)       the name of a kernel
- *   DOT8, DOT16       acc + products of u8 x s8 quads, of s16 pairs, in each 32-bit lane; arguments (acc, u8, s8), (acc, s16, s16)
+ *   DOT8(acc, u8, s8), DOT16(acc, s16, s16)  acc + products of quads, of pairs, in each 32-bit lane
  *   BYTE_TILE_ROWS    rows of a tile of 8-bit products whose sums stay in registers, at most TILE_ROWS
  *   SPARSE_GROUPS     groups of columns of which the same holds where zeros are skipped: 4 or 2 */
 #include <immintrin.h>
@@ -11,8 +11,8 @@
 
 #define TILE_ROWS 12 /* rows whose sums stay in registers: 24 of the 32, beside two of weights and one of operands */
 
-/* Two vectors of a panel, by lane, to its columns 0..15 and 16..31; also the step from four vectors of interleaved bytes to
- * lanes. */
+/* Two vectors of a panel, by lane, to its columns 0..15 and 16..31; also the step from four vectors of interleaved
+ * bytes to lanes. */
 INLINE __m512i first_half(__m512i a, __m512i b)
 {
     return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), b);
@@ -46,8 +46,8 @@ INLINE void clear_sums(int rows, __m512i acc[][2])
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
 }
 
-/* What happens to the sums of a tile. Each case has a loop of its own: a branch inside the loop would drive the sums out of their
- * registers. */
+/* What happens to the sums of a tile. Each case has a loop of its own: a branch inside the loop would drive the sums
+ * out of their registers. */
 INLINE void begin_tile(__m512i acc[][2], int rows, sppim_start start, size_t r0)
 {
     if (!start.column)
@@ -168,8 +168,8 @@ INLINE void block_s8(const int8_t *x, size_t ld, int rows, size_t steps, int fli
     store_tile(acc, rows, out, ld_out, order);
 }
 
-INLINE void blocks_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads, sppim_start start,
-                      int32_t *out, size_t ld_out, int order)
+INLINE void blocks_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int flip, const int8_t *quads,
+                      sppim_start start, int32_t *out, size_t ld_out, int order)
 {
     for (size_t r = 0, count; r < rows; r += count) {
         count = next_tile(rows - r, BYTE_TILE_ROWS);
@@ -234,7 +234,7 @@ FUNCTION static void LEVEL(product_s16)(const int16_t *x, size_t ld, size_t rows
     }
 }
 
-/* ---- products that skip zeros --------------------------------------------------------------------------------------- */
+/* ---- products that skip zeros ------------------------------------------------------------------------------------ */
 
 /* Four rows of bytes to vectors of quads: vector q holds columns 16 i + 4 q + 0..3 in its 128-bit lane i. */
 INLINE void interleave(__m512i r0, __m512i r1, __m512i r2, __m512i r3, __m512i *quads)
@@ -430,7 +430,7 @@ FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *
         sparse_s16(x, words + g * group_stride, group_stride, 1, out + g * SPPIM_GROUP);
 }
 
-/* ---- finite accumulators ------------------------------------------------------------------------------------------------ */
+/* ---- finite accumulators ----------------------------------------------------------------------------------------- */
 
 static sppim_kernels LEVEL(below); /* for what the vector code leaves over */
 
@@ -472,7 +472,7 @@ FUNCTION static uint64_t LEVEL(product_finite_s16)(sppim_nonzeros x, const int16
     return changed;
 }
 
-/* ---- activations and errors ----------------------------------------------------------------------------------------------- */
+/* ---- activations and errors -------------------------------------------------------------------------------------- */
 
 /* A1.1, rnu, without a sum that could overflow. */
 INLINE __m512i round_shift(__m512i x, int shift)
@@ -525,7 +525,7 @@ FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int 
     return (size_t)__builtin_popcount(open & _mm512_cmpneq_epi16_mask(clamped, rounded));
 }
 
-/* ---- facts about inputs, and their other orders ------------------------------------------------------------------------------ */
+/* ---- facts about inputs, and their other orders ------------------------------------------------------------------ */
 
 FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, uint8_t *bits)
 {
@@ -656,7 +656,7 @@ FUNCTION static void LEVEL(pack_s8)(const int8_t *x, const uint16_t *row, size_t
     }
 }
 
-/* ---- update --------------------------------------------------------------------------------------------------------------------- */
+/* ---- update ------------------------------------------------------------------------------------------------------ */
 
 /* What an update needs in registers. */
 typedef struct LEVEL(constants) {
@@ -669,11 +669,12 @@ typedef struct LEVEL(constants) {
     uint32_t columns;
 } LEVEL(constants);
 
-/* What the code of an update may take for granted: both bytes wanted and nothing else, or no product weights but the weights
- * themselves; these also need even indices. */
+/* What the code of an update may take for granted: both bytes wanted and nothing else, or no product weights but the
+ * weights themselves; these also need even indices. */
 enum { QUADS_OF_8_BITS, ROWS_OF_8_BITS, WEIGHTS_ALONE, ANY_FORM };
 
-/* Places of the bytes of four or two rows within 128-bit lanes: those of the first vector, where the mask of the second is 0. */
+/* Places of the bytes of four or two rows within 128-bit lanes: those of the first vector, where the mask of the
+ * second is 0. */
 INLINE void byte_places(LEVEL(constants) *c, int form)
 {
     const __m128i quads = _mm_setr_epi8(1, 3, 1, 3, 5, 7, 5, 7, 9, 11, 9, 11, 13, 15, 13, 15);
@@ -741,11 +742,13 @@ INLINE __m512i draw16(const LEVEL(constants) *c, uint32_t first)
     return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_slli_epi32(odd, 16));
 }
 
-/* A1.2 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1. Random numbers ua,
- * ub in the lower words: what they carry into the upper words, which hold the whole parts, is the rounding. */
+/* A1.2 for a vector of pairs: gradient a of their first, b of their second row; |gradient| >> shift below 2^15 - 1.
+ * Random numbers ua, ub in the lower words: what they carry into the upper words, which hold the whole parts, is the
+ * rounding. */
 INLINE __m512i rounded_sums(__m512i a, __m512i b, __m512i ua, __m512i ub, const LEVEL(constants) *c)
 {
-    const __m512i ta = _mm512_add_epi32(_mm512_sll_epi32(a, c->up), ua), tb = _mm512_add_epi32(_mm512_sll_epi32(b, c->up), ub);
+    const __m512i ta = _mm512_add_epi32(_mm512_sll_epi32(a, c->up), ua);
+    const __m512i tb = _mm512_add_epi32(_mm512_sll_epi32(b, c->up), ub);
     return _mm512_mask_shuffle_epi8(tb, c->low_words, ta, c->words_down);
 }
 
@@ -849,10 +852,10 @@ INLINE __m512i high_bytes(__m512i a, __m512i b, const LEVEL(constants) *c)
     return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(a, c->high_bytes[0]), c->high_half, b, c->high_bytes[0]);
 }
 
-/* What follows from the new weights of two rows, all but quads; v: their product weights, of 8 bits with the fraction below. Returns
- * their zeros as two bytes. */
-INLINE uint32_t finish_pair(const __m512i w[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c, int form,
-                            __m512i v[2])
+/* What follows from the new weights of two rows, all but quads; v: their product weights, of 8 bits with the
+ * fraction below. Returns their zeros as two bytes. */
+INLINE uint32_t finish_pair(const __m512i w[2], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c,
+                            int form, __m512i v[2])
 {
     if (form == QUADS_OF_8_BITS || form == ROWS_OF_8_BITS) {
         byte_weights(w, c, v);
@@ -876,8 +879,8 @@ INLINE uint32_t finish_pair(const __m512i w[2], const sppim_update_rows *panel, 
 INLINE void finish_four(const __m512i w[4], const sppim_update_rows *panel, size_t row, const LEVEL(constants) *c, int form)
 {
     __m512i v01[2], v23[2];
-    const uint32_t first = finish_pair(w, panel, row, c, form, v01), second = finish_pair(w + 2, panel, row + 2, c, form, v23);
-    const uint32_t zeros = first | second << 16;
+    uint32_t zeros = finish_pair(w, panel, row, c, form, v01);
+    zeros |= finish_pair(w + 2, panel, row + 2, c, form, v23) << 16;
     __builtin_memcpy(panel->zeros + row, &zeros, sizeof zeros);
     if (form == QUADS_OF_8_BITS) {
         _mm512_storeu_si512(panel->quads + row * SPPIM_PANEL, high_bytes(v01[0], v23[0], c));
@@ -887,7 +890,8 @@ INLINE void finish_four(const __m512i w[4], const sppim_update_rows *panel, size
     }
 }
 
-/* Random numbers of two rows, two neighbouring columns in a lane; where the form is known, index and columns are even. */
+/* Random numbers of two rows, two neighbouring columns in a lane; where the form is known, index and columns are
+ * even. */
 INLINE void draw_rows(const LEVEL(constants) *c, uint32_t index, int form, __m512i *u0, __m512i *u1)
 {
     if (form == ANY_FORM) {
@@ -1014,7 +1018,7 @@ FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32
     }
 }
 
-/* ---- update by a single image --------------------------------------------------------------------------------------------- */
+/* ---- update by a single image ------------------------------------------------------------------------------------ */
 
 INLINE void subtract_products(const int16_t *row, const __m512i errors[2], uint32_t index, const int16_t *w,
                               const LEVEL(constants) *c, int narrow, int form, __m512i next[2])
@@ -1044,7 +1048,8 @@ INLINE size_t update_pairs(const sppim_update *update, const int16_t *row, const
     for (size_t i = 0; i < pairs; i++) {
         const size_t r = 2 * (size_t)pair[i];
         __m512i next[2], v[2];
-        subtract_products(row + r, errors, index + (uint32_t)r * c.columns, panel->w + r * SPPIM_PANEL, &c, narrow, form, next);
+        subtract_products(row + r, errors, index + (uint32_t)r * c.columns, panel->w + r * SPPIM_PANEL, &c, narrow, form,
+                          next);
         clipped += clip(next, 2, &c);
         store_pair(next, panel->w_next + r * SPPIM_PANEL);
         const uint16_t zeros = (uint16_t)finish_pair(next, panel, r, &c, form, v);

@@ -201,7 +201,8 @@ static void begin(const char *kernel, const char *names, const long *parameter, 
     now.outputs = 0;
 }
 
-/* The next output of the case, before the call: where its initial values may be written. Aligned as its elements must be. */
+/* The next output of the case, before the call: where its initial values may be written. Aligned as its elements
+ * must be. */
 static void *add_output(size_t count, size_t size)
 {
     const size_t place = GUARD + below(16) * size, bytes = place + count * size + GUARD;

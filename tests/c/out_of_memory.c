@@ -1,6 +1,6 @@
-/* Fails each allocation of each public call once. The core is compiled with -Dmalloc=failing_malloc -Dcalloc=failing_calloc.
- * Prints the number of failures that were answered with SPPIM_ERROR_MEMORY; the leak check of the address sanitizer does the
- * rest. */
+/* Fails each allocation of each public call once. The core is compiled with -Dmalloc=failing_malloc
+ * -Dcalloc=failing_calloc. Prints the number of failures that were answered with SPPIM_ERROR_MEMORY; the leak check
+ * of the address sanitizer does the rest. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
