@@ -206,13 +206,13 @@ static void skip_words(const sppim_job *j, const block *t)
     const size_t most = 2 * sppim_exact_steps(layer) / SPPIM_DEPTH * SPPIM_DEPTH;
     for (size_t r = 0; r < t->rows; r++) {
         const sppim_nonzeros all = listed(j, t->first + r);
-        int64_t *wide = t->scratch->wide + r * t->width;
-        memcpy(wide, layer->now.start + t->column, t->width * sizeof *wide);
-        for (size_t i = 0; i < all.count; i += most) {
+        for (size_t i = 0; i == 0 || i < all.count; i += most) {
             const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
                                          .count = sppim_smaller(most, all.count - i)};
             j->network->kernels->product_sparse_s16(some, layer->now.words + t->column * layer->depth,
-                                                    layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP, wide);
+                                                    layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP,
+                                                    i ? NULL : layer->now.start + t->column,
+                                                    t->scratch->wide + r * t->width);
         }
     }
 }

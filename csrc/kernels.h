@@ -112,8 +112,10 @@ typedef struct sppim_kernels {
                               int32_t *out, int order);
     /* out[64 * g + column] = sum over non-zeros of +-(256 high + value) row. Both parts of the sum must fit 32 bits. */
     void (*product_sparse_s16s8)(sppim_nonzeros x, const int8_t *rows, size_t group_stride, size_t groups, int64_t *out);
-    /* out[64 * g + column] += sum over non-zeros of value16 word; the sums themselves must fit 32 bits. */
-    void (*product_sparse_s16)(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups, int64_t *out);
+    /* out[64 * g + column] = start[64 * g + column], or if null what it was, + sum over non-zeros of value16 word; the
+     * sums themselves must fit 32 bits. */
+    void (*product_sparse_s16)(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
+                               const int64_t *start, int64_t *out);
     /* acc[lane] += sum over non-zeros of value16 pair, one panel,
      * with a finite accumulator, in ascending order (A5.4): returns how often fit changed a value. */
     uint64_t (*product_finite_s16)(sppim_nonzeros x, const int16_t *pairs, sppim_accumulator accumulator, int32_t *acc);

@@ -40,10 +40,11 @@ typedef struct product {
     size_t exact_steps; /* of words: pairs of products that 32 bits hold */
     const void *operands[2]; /* [m][ld], bytes or words */
     void *copies[2];  /* the same, or null: in place */
-    uint16_t *index;  /* [m][list_ld] */
+    size_t slots;     /* lists that there is room for: of all rows, or of a block for each thread */
+    uint16_t *index;  /* [slots][list_ld] */
     uint8_t *value, *high;
     int16_t *value16;
-    uint32_t *negatives, *counts; /* [m] */
+    uint32_t *negatives, *counts; /* [slots] */
     scratch *scratch;
     void *y;
 } product;
@@ -55,19 +56,24 @@ typedef struct facts {
     uint64_t nonzeros;
 } facts;
 
-static facts survey_words(const product *p, size_t count)
+/* What the type of x allows. */
+static facts bounds(const product *p)
 {
-    int16_t low = 0, high = 0;
-    facts f = {.nonzeros = p->engine->kernels->census_s16(p->x, count, &low, &high)};
-    f.largest = high > -low ? high : -low;
-    return f;
+    return (facts){.largest = p->type == SPPIM_S16 ? 32768 : p->type == SPPIM_S8 ? 128 : 255};
 }
 
-static facts survey_bytes(const product *p, size_t count)
+static facts survey(const product *p)
 {
+    const sppim_kernels *kernels = p->engine->kernels;
+    const size_t count = p->m * p->w->k;
+    int16_t low = 0, high = 0;
     uint8_t bits = 0;
-    facts f = {.nonzeros = p->engine->kernels->census_s8(p->x, count, &bits)};
-    f.largest = p->type == SPPIM_S8 && bits > 127 ? 128 : bits;
+    facts f = {0};
+    f.nonzeros = p->type == SPPIM_S16 ? kernels->census_s16(p->x, count, &low, &high) : kernels->census_s8(p->x, count, &bits);
+    if (p->type == SPPIM_S16)
+        f.largest = high > -low ? high : -low;
+    else
+        f.largest = p->type == SPPIM_S8 && bits > 127 ? 128 : bits;
     return f;
 }
 
@@ -104,11 +110,13 @@ static size_t choose_span(const product *p)
     return p->form == FINITE ? 1 : sppim_larger(1, sppim_smaller(SPAN, SPAN_BYTES / group));
 }
 
+/* Lists of a single span are made where they are used, while they are in the first-level cache. */
+static bool prepares_itself(const product *p) { return p->skip && p->span >= p->w->groups; }
+
 static void plan(product *p, int32_t path)
 {
-    const size_t count = p->m * p->w->k;
     const bool needed = path == SPPIM_PATH_AUTO || p->accumulator.bits || !p->w->bytes; /* do the values matter? */
-    const facts f = !needed ? (facts){0} : p->type == SPPIM_S16 ? survey_words(p, count) : survey_bytes(p, count);
+    const facts f = needed ? survey(p) : bounds(p);
     const uint64_t terms = (uint64_t)f.largest * (uint64_t)p->w->largest;
     p->form = choose_form(p, terms);
     p->exact_steps = terms ? (size_t)((uint64_t)INT32_MAX / (2 * terms)) : LEAST_STEPS; /* all zero */
@@ -121,6 +129,7 @@ static void plan(product *p, int32_t path)
     p->ld = p->in_place ? p->w->k : sppim_round_up(p->w->k, SPPIM_GROUP);
     p->list_ld = p->w->depth + 2 * SPPIM_DEPTH + SPPIM_GROUP; /* padding; what compressing writes beyond its end */
     p->block_rows = sppim_larger(1, sppim_smaller(BLOCK_ROWS, TASK_MACS / (p->w->k * SPPIM_GROUP * p->span)));
+    p->slots = prepares_itself(p) ? p->engine->threads * p->block_rows : p->m;
 }
 
 static void lay_out_operands(product *p, sppim_arena *arena)
@@ -134,10 +143,10 @@ static void lay_out_operands(product *p, sppim_arena *arena)
 
 static void lay_out_lists(product *p, sppim_arena *arena)
 {
-    const size_t places = p->m * p->list_ld;
+    const size_t places = p->slots * p->list_ld;
     SPPIM_PIECE(arena, p->index, places);
-    SPPIM_PIECE(arena, p->negatives, p->m);
-    SPPIM_PIECE(arena, p->counts, p->m);
+    SPPIM_PIECE(arena, p->negatives, p->slots);
+    SPPIM_PIECE(arena, p->counts, p->slots);
     if (p->form == BYTES || p->split)
         SPPIM_PIECE(arena, p->value, places);
     if (p->split)
@@ -206,38 +215,35 @@ static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
     return count;
 }
 
-/* The non-zeros of a row that `which` names, after `found` others; returns how many there are then. */
-static size_t list_bytes(const product *p, size_t r, int which, size_t found)
+/* The non-zeros of a row that `which` names, to place `at` of the lists; returns how many, padding included. */
+static size_t list_bytes(const product *p, size_t r, int which, size_t at)
 {
-    const size_t at = r * p->list_ld + found;
     const size_t count = p->engine->kernels->compress_s8((const int8_t *)p->x + r * p->w->k, p->w->k, which,
                                                          p->index + at, p->value + at);
-    return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
+    return sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
 }
 
 /* All words of a row. */
-static size_t list_words(const product *p, size_t r)
+static size_t list_words(const product *p, size_t r, size_t at)
 {
-    const size_t at = r * p->list_ld;
     return pad_words(p->index + at, p->value16 + at,
                      p->engine->kernels->compress_s16((const int16_t *)p->x + r * p->w->k, p->w->k, p->index + at,
                                                       p->value16 + at));
 }
 
 /* The bytes of a row of words that `which` names, after `found` others. */
-static size_t list_split(const product *p, size_t r, int which, size_t found)
+static size_t list_split(const product *p, size_t r, int which, size_t at)
 {
-    const size_t at = r * p->list_ld + found;
     const int16_t *x = (const int16_t *)p->x + r * p->w->k;
     const size_t count = p->engine->kernels->compress_s16s8(x, p->w->k, which, p->index + at, p->value + at, p->high + at);
     memset(p->high + at + count, 0, SPPIM_DEPTH);
-    return found + sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
+    return sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
 }
 
 /* Bytes as words, in their order. */
-static size_t list_widened(const product *p, size_t r)
+static size_t list_widened(const product *p, size_t r, size_t at)
 {
-    const size_t at = r * p->list_ld, k = p->w->k;
+    const size_t k = p->w->k;
     const uint8_t *x = (const uint8_t *)p->x + r * k;
     size_t found = 0;
     for (size_t i = 0; i < k; i++) {
@@ -248,45 +254,47 @@ static size_t list_widened(const product *p, size_t r)
     return pad_words(p->index + at, p->value16 + at, found);
 }
 
-static void list_row(const product *p, size_t r)
+static void list_row(const product *p, size_t r, size_t slot)
 {
     size_t (*const by_sign)(const product *, size_t, int, size_t) = p->split ? list_split : list_bytes;
-    p->negatives[r] = 0;
+    const size_t at = slot * p->list_ld;
+    size_t negatives = 0, count;
     if (p->form == BYTES && p->type == SPPIM_U8) {
-        p->counts[r] = (uint32_t)list_bytes(p, r, SPPIM_ALL, 0);
+        count = list_bytes(p, r, SPPIM_ALL, at);
     } else if (p->form == BYTES || p->split) {
-        p->negatives[r] = (uint32_t)by_sign(p, r, SPPIM_NEGATIVE, 0);
-        p->counts[r] = (uint32_t)by_sign(p, r, SPPIM_POSITIVE, p->negatives[r]);
+        negatives = by_sign(p, r, SPPIM_NEGATIVE, at);
+        count = negatives + by_sign(p, r, SPPIM_POSITIVE, at + negatives);
     } else {
-        p->counts[r] = (uint32_t)(p->type == SPPIM_S16 ? list_words : list_widened)(p, r);
+        count = (p->type == SPPIM_S16 ? list_words : list_widened)(p, r, at);
     }
-}
-
-static void prepare_rows(const product *p, size_t first, size_t last)
-{
-    for (size_t r = first; r < last; r++)
-        (p->skip ? list_row : copy_row)(p, r);
+    p->negatives[slot] = (uint32_t)negatives;
+    p->counts[slot] = (uint32_t)count;
 }
 
 static void operand_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const product *p = context;
-    prepare_rows(p, index * BLOCK_ROWS, sppim_smaller(p->m, (index + 1) * BLOCK_ROWS));
+    for (size_t r = index * BLOCK_ROWS; r < sppim_smaller(p->m, (index + 1) * BLOCK_ROWS); r++)
+        if (p->skip)
+            list_row(p, r, r);
+        else
+            copy_row(p, r);
 }
 
-static sppim_nonzeros listed(const product *p, size_t r)
+static sppim_nonzeros listed(const product *p, size_t slot)
 {
-    const size_t at = r * p->list_ld;
+    const size_t at = slot * p->list_ld;
     return (sppim_nonzeros){.index = p->index + at, .value = p->value ? p->value + at : NULL,
                             .high = p->high ? p->high + at : NULL, .value16 = p->value16 ? p->value16 + at : NULL,
-                            .negatives = p->negatives[r], .count = p->counts[r]};
+                            .negatives = p->negatives[slot], .count = p->counts[slot]};
 }
 
 /* ---- a block of rows with some columns --------------------------------------------------------------------------- */
 
 typedef struct block {
     size_t first, rows;
+    size_t slot; /* of the list of the first */
     size_t column, width; /* whole panels; of y there may be fewer */
     scratch *scratch;
 } block;
@@ -352,7 +360,7 @@ static void sparse_bytes(const product *p, const block *t)
     const target y = narrow_target(p, t);
     const size_t stride = p->w->depth * SPPIM_GROUP;
     for (size_t r = 0; r < t->rows; r++)
-        p->engine->kernels->product_sparse_s8(listed(p, t->first + r), p->w->rows + t->column * p->w->depth, stride,
+        p->engine->kernels->product_sparse_s8(listed(p, t->slot + r), p->w->rows + t->column * p->w->depth, stride,
                                               t->width / SPPIM_GROUP, (sppim_start){0}, (int32_t *)y.to + r * y.ld,
                                               SPPIM_COLUMNS);
     copy_results(p, t, y, sizeof(int32_t));
@@ -363,7 +371,7 @@ static void sparse_split(const product *p, const block *t)
     const target y = wide_target(p, t);
     const size_t stride = p->w->depth * SPPIM_GROUP;
     for (size_t r = 0; r < t->rows; r++)
-        p->engine->kernels->product_sparse_s16s8(listed(p, t->first + r), p->w->rows + t->column * p->w->depth, stride,
+        p->engine->kernels->product_sparse_s16s8(listed(p, t->slot + r), p->w->rows + t->column * p->w->depth, stride,
                                                  t->width / SPPIM_GROUP, (int64_t *)y.to + r * y.ld);
     copy_results(p, t, y, sizeof(int64_t));
 }
@@ -371,17 +379,17 @@ static void sparse_split(const product *p, const block *t)
 /* As many non-zeros at a time as 32 bits hold. */
 static void sparse_words(const product *p, const block *t)
 {
+    static const int64_t zeros[SPAN * SPPIM_GROUP];
     const target y = wide_target(p, t);
     const size_t stride = p->w->depth * SPPIM_GROUP, most = 2 * p->exact_steps / SPPIM_DEPTH * SPPIM_DEPTH;
     for (size_t r = 0; r < t->rows; r++) {
-        const sppim_nonzeros all = listed(p, t->first + r);
-        int64_t *to = (int64_t *)y.to + r * y.ld;
-        memset(to, 0, t->width * sizeof *to);
-        for (size_t i = 0; i < all.count; i += most) {
+        const sppim_nonzeros all = listed(p, t->slot + r);
+        for (size_t i = 0; i == 0 || i < all.count; i += most) {
             const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
                                          .count = sppim_smaller(most, all.count - i)};
             p->engine->kernels->product_sparse_s16(some, p->w->words + t->column * p->w->depth, stride,
-                                                   t->width / SPPIM_GROUP, to);
+                                                   t->width / SPPIM_GROUP, i ? NULL : zeros,
+                                                   (int64_t *)y.to + r * y.ld);
         }
     }
     copy_results(p, t, y, sizeof(int64_t));
@@ -393,7 +401,7 @@ static void finite_panel(const product *p, const block *t)
     for (size_t r = 0; r < t->rows; r++) {
         int32_t sums[SPPIM_PANEL] = {0};
         t->scratch->changed += p->engine->kernels->product_finite_s16(
-            listed(p, t->first + r), p->w->pairs + t->column * p->w->depth, p->accumulator, sums);
+            listed(p, t->slot + r), p->w->pairs + t->column * p->w->depth, p->accumulator, sums);
         const size_t to = (t->first + r) * p->w->n + t->column;
         for (size_t c = 0; c < columns; c++)
             if (p->w->bytes && p->type != SPPIM_S16)
@@ -402,9 +410,6 @@ static void finite_panel(const product *p, const block *t)
                 ((int64_t *)p->y)[to + c] = sums[sppim_column_lane(c)];
     }
 }
-
-/* Lists of a single span are made where they are used, while they are in the first-level cache. */
-static bool prepares_itself(const product *p) { return p->skip && p->span >= p->w->groups; }
 
 static void product_task(void *context, size_t index, sppim_worker *worker)
 {
@@ -419,8 +424,9 @@ static void product_task(void *context, size_t index, sppim_worker *worker)
     block t = {.first = index / spans * p->block_rows, .column = group * SPPIM_GROUP, .scratch = &p->scratch[worker->id]};
     t.rows = sppim_smaller(p->block_rows, p->m - t.first);
     t.width = p->skip && p->form != FINITE ? last - t.column : SPPIM_PANEL;
-    if (prepares_itself(p))
-        prepare_rows(p, t.first, t.first + t.rows);
+    t.slot = prepares_itself(p) ? (size_t)worker->id * p->block_rows : t.first;
+    for (size_t r = 0; prepares_itself(p) && r < t.rows; r++)
+        list_row(p, t.first + r, t.slot + r);
     for (; t.column < sppim_smaller(last, p->w->n); t.column += t.width)
         work(p, &t);
 }

@@ -165,8 +165,11 @@ static void product_sparse_s16s8_ref(sppim_nonzeros x, const int8_t *rows, size_
     }
 }
 
-static void product_sparse_s16_ref(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups, int64_t *out)
+static void product_sparse_s16_ref(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
+                                   const int64_t *start, int64_t *out)
 {
+    if (start)
+        memcpy(out, start, groups * SPPIM_GROUP * sizeof *out);
     for (size_t i = 0; i < x.count; i++)
         for (size_t c = 0; x.value16[i] && c < groups * SPPIM_GROUP; c++)
             out[c] += x.value16[i] * words[c / SPPIM_GROUP * group_stride + sppim_in_rows(x.index[i], c % SPPIM_GROUP)];

@@ -303,8 +303,11 @@ static void product_sparse_s16s8_neon(sppim_nonzeros x, const int8_t *rows, size
             add_words_block(x, i, sppim_smaller(i + 256, x.count), rows + g * group_stride, out + g * SPPIM_GROUP);
 }
 
-static void product_sparse_s16_neon(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups, int64_t *out)
+static void product_sparse_s16_neon(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
+                                    const int64_t *start, int64_t *out)
 {
+    if (start)
+        memcpy(out, start, groups * SPPIM_GROUP * sizeof *out);
     for (size_t g = 0; g < groups; g++, words += group_stride, out += SPPIM_GROUP) {
         int32x4_t acc[GROUP_SUMS];
         clear_group(acc);

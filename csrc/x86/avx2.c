@@ -475,9 +475,10 @@ FUNCTION static void product_sparse_s16s8_avx2(sppim_nonzeros x, const int8_t *r
 }
 
 FUNCTION static void product_sparse_s16_avx2(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
-                                             int64_t *out)
+                                             const int64_t *start, int64_t *out)
 {
     for (size_t g = 0; g < groups; g++, words += group_stride, out += SPPIM_GROUP) {
+        const int64_t *from = start ? start + g * SPPIM_GROUP : out;
         __m256i acc[4][2];
         for (int v = 0; v < 4; v++)
             acc[v][0] = acc[v][1] = _mm256_setzero_si256();
@@ -491,7 +492,7 @@ FUNCTION static void product_sparse_s16_avx2(sppim_nonzeros x, const int16_t *wo
             }
         }
         for (size_t v = 0; v < 4; v++)
-            store_wide_half(acc[v][0], acc[v][1], _mm_setzero_si128(), out + 16 * v, out + 16 * v);
+            store_wide_half(acc[v][0], acc[v][1], _mm_setzero_si128(), from + 16 * v, out + 16 * v);
     }
 }
 

@@ -398,7 +398,8 @@ INLINE void gather_pairs(sppim_nonzeros x, size_t i, const int16_t *words, __m51
     }
 }
 
-INLINE void sparse_s16(sppim_nonzeros x, const int16_t *words, size_t stride, int groups, int64_t *out)
+INLINE void sparse_s16(sppim_nonzeros x, const int16_t *words, size_t stride, int groups, const int64_t *start,
+                       int64_t *out)
 {
     __m512i acc[16], pairs[4];
     for (int i = 0; i < 4 * groups; i++)
@@ -413,21 +414,20 @@ INLINE void sparse_s16(sppim_nonzeros x, const int16_t *words, size_t stride, in
     }
     for (int g = 0; g < groups; g++) {
         group_columns(acc + 4 * g);
-        for (int q = 0; q < 4; q++) {
-            int64_t *to = out + 64 * g + 16 * q;
-            store_wide(acc[4 * g + q], _mm_setzero_si128(), to, to);
-        }
+        for (int q = 0; q < 4; q++)
+            store_wide(acc[4 * g + q], _mm_setzero_si128(), start + 64 * g + 16 * q, out + 64 * g + 16 * q);
     }
 }
 
 FUNCTION static void LEVEL(product_sparse_s16)(sppim_nonzeros x, const int16_t *words, size_t group_stride, size_t groups,
-                                               int64_t *out)
+                                               const int64_t *start, int64_t *out)
 {
+    const int64_t *from = start ? start : out;
     size_t g = 0;
     for (; g + 4 <= groups; g += 4)
-        sparse_s16(x, words + g * group_stride, group_stride, 4, out + g * SPPIM_GROUP);
+        sparse_s16(x, words + g * group_stride, group_stride, 4, from + g * SPPIM_GROUP, out + g * SPPIM_GROUP);
     for (; g < groups; g++)
-        sparse_s16(x, words + g * group_stride, group_stride, 1, out + g * SPPIM_GROUP);
+        sparse_s16(x, words + g * group_stride, group_stride, 1, from + g * SPPIM_GROUP, out + g * SPPIM_GROUP);
 }
 
 /* ---- finite accumulators ----------------------------------------------------------------------------------------- */
@@ -527,13 +527,19 @@ FUNCTION static size_t LEVEL(gate_s32)(const int32_t *acc, const int8_t *y, int 
 
 /* ---- facts about inputs, and their other orders ------------------------------------------------------------------ */
 
+/* The first bytes of a vector, so many as are left. */
+INLINE __m512i load_rest(const void *x, size_t bytes)
+{
+    return _mm512_maskz_loadu_epi8(((__mmask64)1 << bytes) - 1, x);
+}
+
 FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, uint8_t *bits)
 {
-    __m512i any = _mm512_setzero_si512();
-    size_t found = 0;
-    for (size_t i = 0; i < count; i += 64) {
-        const __mmask64 present = count - i < 64 ? ((__mmask64)1 << (count - i)) - 1 : ~(__mmask64)0;
-        const __m512i v = _mm512_maskz_loadu_epi8(present, x + i);
+    const size_t whole = count / 64 * 64;
+    __m512i any = load_rest(x + whole, count - whole);
+    size_t found = (size_t)__builtin_popcountll(_mm512_test_epi8_mask(any, any));
+    for (size_t i = 0; i < whole; i += 64) {
+        const __m512i v = _mm512_loadu_si512(x + i);
         found += (size_t)__builtin_popcountll(_mm512_test_epi8_mask(v, v));
         any = _mm512_or_si512(any, v);
     }
@@ -542,17 +548,9 @@ FUNCTION static size_t LEVEL(census_s8)(const int8_t *x, size_t count, uint8_t *
     return found;
 }
 
-FUNCTION static size_t LEVEL(census_s16)(const int16_t *x, size_t count, int16_t *low, int16_t *high)
+/* The lowest and highest of 32 words and of what *low and *high were. */
+INLINE void reduce_extremes(__m512i least, __m512i most, int16_t *low, int16_t *high)
 {
-    __m512i least = _mm512_set1_epi16(*low), most = _mm512_set1_epi16(*high);
-    size_t found = 0;
-    for (size_t i = 0; i < count; i += 32) {
-        const __mmask32 present = count - i < 32 ? ((__mmask32)1 << (count - i)) - 1 : ~(__mmask32)0;
-        const __m512i v = _mm512_maskz_loadu_epi16(present, x + i);
-        found += (size_t)__builtin_popcount(_mm512_test_epi16_mask(v, v));
-        least = _mm512_mask_min_epi16(least, present, least, v);
-        most = _mm512_mask_max_epi16(most, present, most, v);
-    }
     int16_t lows[32], highs[32];
     _mm512_storeu_si512(lows, least);
     _mm512_storeu_si512(highs, most);
@@ -560,6 +558,23 @@ FUNCTION static size_t LEVEL(census_s16)(const int16_t *x, size_t count, int16_t
         *low = lows[i] < *low ? lows[i] : *low;
         *high = highs[i] > *high ? highs[i] : *high;
     }
+}
+
+FUNCTION static size_t LEVEL(census_s16)(const int16_t *x, size_t count, int16_t *low, int16_t *high)
+{
+    const size_t whole = count / 32 * 32;
+    const __m512i rest = load_rest(x + whole, 2 * (count - whole));
+    const __mmask32 present = ((__mmask32)1 << (count - whole)) - 1;
+    __m512i least = _mm512_mask_mov_epi16(_mm512_set1_epi16(*low), present, rest);
+    __m512i most = _mm512_mask_mov_epi16(_mm512_set1_epi16(*high), present, rest);
+    size_t found = (size_t)__builtin_popcount(_mm512_test_epi16_mask(rest, rest));
+    for (size_t i = 0; i < whole; i += 32) {
+        const __m512i v = _mm512_loadu_si512(x + i);
+        found += (size_t)__builtin_popcount(_mm512_test_epi16_mask(v, v));
+        least = _mm512_min_epi16(least, v);
+        most = _mm512_max_epi16(most, v);
+    }
+    reduce_extremes(least, most, low, high);
     return found;
 }
 

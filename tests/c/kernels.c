@@ -466,15 +466,18 @@ static int64_t sparse_reach(sppim_nonzeros x, const int16_t *words, size_t strid
 static void product_sparse_s16(size_t count, size_t depth, size_t groups, int class, int weights)
 {
     const size_t stride = some_stride(depth);
-    CASE("product_sparse_s16", "count depth groups stride class weights", (long)count, (long)depth, (long)groups,
-         (long)stride, class, weights);
+    const bool started = below(2);
+    CASE("product_sparse_s16", "count depth groups stride class weights started", (long)count, (long)depth, (long)groups,
+         (long)stride, class, weights, started);
     const sppim_nonzeros x = words_list(count, depth, class, below(2));
     const int16_t *words = input16(4, (groups - 1) * stride + depth * 64, weights);
     while (shrink((int16_t *)(uintptr_t)x.value16, count, sparse_reach(x, words, stride, groups)))
         continue;
     fill_wide(add_output(groups * 64, 8), groups * 64);
+    int64_t *start = input(5, groups * 64 * sizeof *start);
+    fill_wide(start, groups * 64);
     for EACH_LEVEL {
-        level[now.level]->product_sparse_s16(x, words, stride, groups, out(0));
+        level[now.level]->product_sparse_s16(x, words, stride, groups, started ? start : NULL, out(0));
         finish(0);
     }
 }
