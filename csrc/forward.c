@@ -8,10 +8,9 @@
 #define SPAN       ((size_t)4)         /* groups of columns that one reading of a list serves ... */
 #define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
 
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many images,
- * which share the weights that they load; a few. */
-#define FEW_IMAGES 4
-static const unsigned crossover_bytes[2] = {40, 75}, crossover_words[2] = {40, 75};
+/* Density of non-zeros, in percent, below which skipping beats the dense product: of four or more images, which share the
+ * weights that they load; of two or three; of one (docs/kernels.md). */
+static const unsigned crossover_bytes[3] = {40, 50, 90}, crossover_words[3] = {45, 67, 90};
 
 /* ---- inputs ------------------------------------------------------------------------------------------------ */
 
@@ -338,9 +337,11 @@ static bool choose_skipping(const sppim_job *j)
 {
     if (j->layer->fp_finite)
         return true;
+    if (j->network->config.path != SPPIM_PATH_AUTO)
+        return j->network->config.path == SPPIM_PATH_SPARSE;
     const unsigned *crossover = j->layer->bytes ? crossover_bytes : crossover_words;
-    return sppim_skip_zeros(j->network->config.path, input_nonzeros(j), (uint64_t)j->flight->n * j->layer->k,
-                            crossover[j->flight->n < FEW_IMAGES]);
+    return sppim_product_skips(j->layer->panels, (uint64_t)j->flight->n * j->layer->k, input_nonzeros(j),
+                               crossover[sppim_sharing(j->flight->n)]);
 }
 
 static size_t choose_span(const sppim_job *j)

@@ -401,7 +401,7 @@ static bool choose_skipping(const sppim_job *j)
     for (size_t i = 0; i < j->images; i++)
         nonzeros += j->flight->input_nonzeros[j->l * j->flight->n + j->network->work.active[i]];
     if (j->network->config.path == SPPIM_PATH_AUTO)
-        return sppim_gradient_skips(j->images, j->layer->k, nonzeros);
+        return sppim_gradient_skips(j->layer->panels, j->images, j->layer->k, nonzeros);
     return j->network->config.path == SPPIM_PATH_SPARSE;
 }
 

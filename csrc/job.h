@@ -46,10 +46,4 @@ static inline sppim_update_rows sppim_panel_rows(const sppim_layer *layer, const
     return place;
 }
 
-/* Whether skipping zeros pays: measured crossover of each product (docs/kernels.md). */
-static inline bool sppim_skip_zeros(int path, uint64_t nonzeros, uint64_t values, unsigned crossover_percent)
-{
-    return path == SPPIM_PATH_AUTO ? 100 * nonzeros < crossover_percent * values : path == SPPIM_PATH_SPARSE;
-}
-
 #endif

@@ -48,11 +48,25 @@ static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t 
     return count;
 }
 
-/* Whether lists of the inputs' non-zeros make a gradient over so many images faster (docs/kernels.md): a row costs
- * about 4 cycles an image, or 55 and 9 a non-zero. */
-static inline bool sppim_gradient_skips(size_t images, size_t inputs, uint64_t nonzeros)
+/* What skips zeros works on groups of columns, what does not on panels: an odd number of panels wastes half a group. */
+static inline size_t sppim_groups_of(size_t panels) { return sppim_ceil_div(panels, SPPIM_GROUP / SPPIM_PANEL); }
+
+/* Place in a table of crossovers: how much rows of operands share the weights that they load. */
+static inline size_t sppim_sharing(size_t rows) { return rows >= 4 ? 0 : rows >= 2 ? 1 : 2; }
+
+/* Whether lists of non-zeros make a product with so many panels of weights faster, if they do so below that density, in
+ * percent, for whole groups (docs/kernels.md). */
+static inline bool sppim_product_skips(size_t panels, uint64_t values, uint64_t nonzeros, unsigned crossover)
 {
-    return 55 * (uint64_t)inputs + 9 * nonzeros < 4 * (uint64_t)images * inputs;
+    return 200 * sppim_groups_of(panels) * nonzeros < crossover * panels * values;
+}
+
+/* The same for a gradient over so many images (docs/kernels.md). In quarters of a cycle, a row of it costs 2 an image and
+ * panel, or 80, and 36 a group, and 9 a non-zero and group. */
+static inline bool sppim_gradient_skips(size_t panels, size_t images, size_t inputs, uint64_t nonzeros)
+{
+    const size_t groups = sppim_groups_of(panels);
+    return (80 + 36 * groups) * inputs + 9 * groups * nonzeros < 2 * panels * (uint64_t)images * inputs;
 }
 
 /* How weights are updated (A7.3, A5.2), and where the results go. Null: not wanted. */

@@ -83,7 +83,8 @@ static void begin(outer *o, int32_t path)
             o->active[o->images++] = (uint16_t)b;
             nonzeros += o->engine->kernels->census_s8(o->x + b * o->k, o->k, &bits);
         }
-    o->skip = path == SPPIM_PATH_AUTO ? sppim_gradient_skips(o->images, o->k, nonzeros) : path == SPPIM_PATH_SPARSE;
+    o->skip = path == SPPIM_PATH_AUTO ? sppim_gradient_skips(sppim_ceil_div(o->n, SPPIM_PANEL), o->images, o->k, nonzeros)
+                                           : path == SPPIM_PATH_SPARSE;
     o->flip = bits > 127 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     o->depth = sppim_round_up(o->images, SPPIM_DEPTH);
 }

@@ -77,10 +77,10 @@ static facts survey(const product *p)
     return f;
 }
 
-/* Density of non-zeros, in percent, below which skipping beats the dense product (docs/kernels.md): many rows of x,
- * which share the weights that they load; a few. */
-#define FEW_ROWS 4
-static const unsigned crossover_bytes[2] = {45, 75}, crossover_split[2] = {70, 90}, crossover_words[2] = {45, 75};
+/* Density of non-zeros, in percent, below which skipping beats the dense product: of four or more rows of x, which share
+ * the weights that they load; of two or three; of one (docs/kernels.md). */
+static const unsigned crossover_bytes[3] = {40, 50, 90}, crossover_split[3] = {67, 90, 99};
+static const unsigned crossover_words[3] = {45, 67, 90};
 
 static bool choose_skipping(const product *p, const facts *f, int32_t path)
 {
@@ -91,7 +91,7 @@ static bool choose_skipping(const product *p, const facts *f, int32_t path)
     if (path != SPPIM_PATH_AUTO)
         return path == SPPIM_PATH_SPARSE;
     const unsigned *crossover = p->form == BYTES ? crossover_bytes : p->w->bytes ? crossover_split : crossover_words;
-    return 100 * f->nonzeros < crossover[p->m < FEW_ROWS] * (uint64_t)p->m * p->w->k;
+    return sppim_product_skips(p->w->panels, (uint64_t)p->m * p->w->k, f->nonzeros, crossover[sppim_sharing(p->m)]);
 }
 
 static int choose_form(const product *p, uint64_t terms)
