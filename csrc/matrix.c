@@ -31,9 +31,9 @@ static void pack(sppim_weights *p, const void *w, int32_t type)
                     p->largest = abs(v);
                 const size_t in_group = n / SPPIM_GROUP * p->depth * SPPIM_GROUP + sppim_in_rows(k, n % SPPIM_GROUP);
                 if (p->bytes) {
-                    p->quads[at + sppim_in_quads(k, lane)] = (int8_t)v;
+                    p->quads[at + sppim_in_quads(k, n % SPPIM_PANEL)] = (int8_t)v;
                     p->rows[in_group] = (int8_t)v;
-                    p->signed_start[panel * SPPIM_PANEL + lane] -= SPPIM_SIGNED * v;
+                    p->signed_start[n] -= SPPIM_SIGNED * v;
                 } else {
                     p->words[in_group] = (int16_t)v;
                 }

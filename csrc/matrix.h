@@ -13,8 +13,8 @@ struct sppim_weights {
     bool bytes;        /* of s8 or PoT codes */
     int32_t largest;   /* magnitude */
     int16_t *pairs;
-    int8_t *quads, *rows;  /* bytes; */
-    int32_t *signed_start; /* -128 times the sums of the columns, by panel and lane (SPPIM_SIGNED) */
+    int8_t *quads, *rows;  /* bytes; quads by column: nobody needs their lanes, and sums need not be reordered then */
+    int32_t *signed_start; /* -128 times the sums of the columns (SPPIM_SIGNED) */
     int16_t *words;        /* not bytes */
 };
 

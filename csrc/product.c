@@ -337,7 +337,7 @@ static void dense_bytes(const product *p, const block *t)
     const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
     p->engine->kernels->product_s8((const int8_t *)p->operands[0] + t->first * p->ld, p->ld, t->rows,
                                    sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to,
-                                   y.ld, SPPIM_COLUMNS);
+                                   y.ld, SPPIM_LANES);
     copy_results(p, t, y, sizeof(int32_t));
 }
 
