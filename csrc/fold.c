@@ -106,9 +106,8 @@ static void fold_task(void *context, size_t group, sppim_worker *worker)
 static size_t list_fold(const sppim_job *j, int which, size_t found)
 {
     const sppim_list *list = &j->network->work.list;
-    const size_t count = j->network->kernels->compress_s8(j->network->work.fold, j->layer->k + 1, which,
-                                                          list->index + found, list->value + found);
-    return found + sppim_pad_nonzeros(list->index + found, list->value + found, count, 0);
+    return found + sppim_list_s8(j->network->kernels, j->network->work.fold, j->layer->k + 1, which, list->index + found,
+                                 list->value + found);
 }
 
 /* The operands of the fold, as its product wants them. Rows before the first that is not zero add nothing. */

@@ -5,13 +5,6 @@
 
 #include "fixed.h"
 
-#define SPAN       ((size_t)4)         /* groups of columns that one reading of a list serves ... */
-#define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
-
-/* Density of non-zeros, in percent, below which skipping beats the dense product: of four or more images, which share the
- * weights that they load; of two or three; of one (docs/kernels.md). */
-static const unsigned crossover_bytes[3] = {40, 50, 90}, crossover_words[3] = {45, 67, 90};
-
 /* ---- inputs ------------------------------------------------------------------------------------------------ */
 
 static size_t first_image(const sppim_job *j, size_t index) { return index * j->rows; }
@@ -76,9 +69,8 @@ static size_t list_some(const sppim_job *j, size_t b, int which, size_t found)
     const sppim_list *list = &j->network->work.list;
     uint16_t *index = list->index + b * list->ld + found;
     uint8_t *value = list->value + b * list->ld + found;
-    const size_t count = j->network->kernels->compress_s8(j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k,
-                                                          which, index, value);
-    return found + sppim_pad_nonzeros(index, value, count, 0);
+    return found + sppim_list_s8(j->network->kernels, j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k, which,
+                                 index, value);
 }
 
 static void list_task(void *context, size_t index, sppim_worker *worker)
@@ -339,15 +331,8 @@ static bool choose_skipping(const sppim_job *j)
         return true;
     if (j->network->config.path != SPPIM_PATH_AUTO)
         return j->network->config.path == SPPIM_PATH_SPARSE;
-    const unsigned *crossover = j->layer->bytes ? crossover_bytes : crossover_words;
-    return sppim_product_skips(j->layer->panels, (uint64_t)j->flight->n * j->layer->k, input_nonzeros(j),
-                               crossover[sppim_sharing(j->flight->n)]);
-}
-
-static size_t choose_span(const sppim_job *j)
-{
-    const size_t group = j->layer->depth * SPPIM_GROUP * (j->layer->bytes ? 1 : sizeof(int16_t));
-    return j->skip && !j->layer->fp_finite ? sppim_at_least_one(sppim_smaller(SPAN, SPAN_BYTES / group)) : 1;
+    return sppim_product_skips(j->layer->bytes ? SPPIM_S8_BY_S8 : SPPIM_S16_BY_S16, j->flight->n, j->layer->panels,
+                               (uint64_t)j->flight->n * j->layer->k, input_nonzeros(j));
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
@@ -356,11 +341,11 @@ bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
     sppim_job j = input_job(network, l, flight);
     const bool counted = flight != &network->evaluation; /* A8.5: inference counts nothing */
     j.skip = choose_skipping(&j);
-    j.span = choose_span(&j);
-    if (counted)
-        layer->skipping = j.skip;
+    j.span = j.skip && !layer->fp_finite ? sppim_list_span(layer->depth, layer->bytes ? 1 : sizeof(int16_t)) : 1;
     if ((counted && !tally_columns(j)) || !prepare(&j))
         return false;
+    if (counted)
+        layer->skipping = j.skip; /* its layout is there now: an interruption leaves no promise behind */
     j.rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)) / j.span);
     if (!sppim_pool_run(network->pool, forward_task, &j,
                         sppim_ceil_div(flight->n, j.rows) * sppim_ceil_div(layer->groups, j.span)))

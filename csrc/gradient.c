@@ -45,7 +45,8 @@ static void prepare_errors(const sppim_job *j, size_t group)
                                       SPPIM_GROUP, layer->error_sum + column, layer->error_column_nonzeros + column);
     for (size_t c = column; c < column + SPPIM_GROUP; c++) {
         work->d_lanes[sppim_lane_of(c)] = layer->error_sum[c];
-        work->d_row[sppim_lane_of(c)] = (int16_t)layer->error_sum[c]; /* of a single image */
+        if (single_image(j))
+            work->d_row[sppim_lane_of(c)] = (int16_t)layer->error_sum[c];
     }
     if (!single_image(j))
         pack_errors(j, group);
@@ -89,17 +90,17 @@ static void prepare_inputs(const sppim_job *j, size_t first)
     const int flip = sppim_input_flip(j->flight, j->l);
     const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
     const size_t inputs = first < layer->k ? sppim_smaller(layer->k, last) : first; /* end of the inputs among them */
-    const int8_t *x = j->flight->x[j->l];
+    const int8_t *x = j->flight->x[j->l] + first;
     if (first < layer->k && !single_image(j))
-        j->network->kernels->transpose_s8(x + first, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
+        j->network->kernels->transpose_s8(x, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
                                           work->x_columns + first * ld, ld);
-    subtract_means(x + work->active[0] * sppim_input_ld(layer) + first, layer->now.m + first, inputs - first, flip,
+    subtract_means(x + work->active[0] * sppim_input_ld(layer), layer->now.m + first, inputs - first, flip,
                    work->x_row + first, work->d_scale + first);
     for (size_t k = inputs; k < last; k++) {
         work->d_scale[k] = -flip;
         work->x_row[k] = k == layer->k ? SPPIM_BIAS_INPUT : 0;
         memset(work->x_columns + k * ld, 0, padded_images(j));
-        memset(work->x_columns + k * ld, k == layer->k ? SPPIM_BIAS_INPUT : 0, j->images);
+        memset(work->x_columns + k * ld, work->x_row[k], j->images);
     }
     if (layer->config.centred)
         update_means(j->flight->x_sum[j->l] + first, layer->now.mean + first, inputs - first, (int32_t)j->flight->n,
@@ -147,9 +148,8 @@ typedef struct tile {
 static size_t list_column(const sppim_job *j, size_t k, int which, size_t found, sppim_scratch *s)
 {
     const sppim_workspace *work = &j->network->work;
-    const size_t count = j->network->kernels->compress_s8(work->x_columns + k * work->batch_ld, j->images, which,
-                                                          s->index + found, s->value + found);
-    return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
+    return found + sppim_list_s8(j->network->kernels, work->x_columns + k * work->batch_ld, j->images, which,
+                                 s->index + found, s->value + found);
 }
 
 static void dense_gradient(const sppim_job *j, const tile *t)

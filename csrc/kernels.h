@@ -38,27 +38,26 @@ typedef struct sppim_nonzeros {
 /* Which values become a list: all non-zeros as they are, or the magnitudes of those of one sign. */
 enum { SPPIM_ALL, SPPIM_NEGATIVE, SPPIM_POSITIVE };
 
-/* Pads a list of `count` non-zeros with zero values of a row that is there; returns its new length. */
-static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t count, size_t row)
-{
-    for (; count % SPPIM_DEPTH; count++) {
-        index[count] = (uint16_t)row;
-        value[count] = 0;
-    }
-    return count;
-}
-
 /* What skips zeros works on groups of columns, what does not on panels: an odd number of panels wastes half a group. */
 static inline size_t sppim_groups_of(size_t panels) { return sppim_ceil_div(panels, SPPIM_GROUP / SPPIM_PANEL); }
 
-/* Place in a table of crossovers: how much rows of operands share the weights that they load. */
-static inline size_t sppim_sharing(size_t rows) { return rows >= 4 ? 0 : rows >= 2 ? 1 : 2; }
+/* Products that can skip zeros: by the bits of operands and weights. */
+enum { SPPIM_S8_BY_S8, SPPIM_S16_BY_S8, SPPIM_S16_BY_S16 };
 
-/* Whether lists of non-zeros make a product with so many panels of weights faster, if they do so below that density, in
- * percent, for whole groups (docs/kernels.md). */
-static inline bool sppim_product_skips(size_t panels, uint64_t values, uint64_t nonzeros, unsigned crossover)
+/* Whether lists of non-zeros make a product of `rows` rows with so many panels of weights faster: if they do so below a
+ * density, in percent, for whole groups, and four or more rows, which share the weights that they load; two or three; one
+ * (docs/kernels.md). */
+static inline bool sppim_product_skips(int kind, size_t rows, size_t panels, uint64_t values, uint64_t nonzeros)
 {
-    return 200 * sppim_groups_of(panels) * nonzeros < crossover * panels * values;
+    static const unsigned crossover[][3] = {{40, 50, 90}, {67, 90, 99}, {45, 67, 90}};
+    return 200 * sppim_groups_of(panels) * nonzeros < crossover[kind][rows >= 4 ? 0 : rows >= 2 ? 1 : 2] * panels * values;
+}
+
+/* Groups of columns that one reading of a list serves, while their weights stay in the second-level cache. */
+static inline size_t sppim_list_span(size_t depth, size_t weight_size)
+{
+    const size_t most = ((size_t)512 << 10) / (depth * SPPIM_GROUP * weight_size);
+    return sppim_larger(1, sppim_smaller(4, most));
 }
 
 /* The same for a gradient over so many images (docs/kernels.md). In quarters of a cycle, a row of it costs 2 an image and
@@ -152,6 +151,21 @@ typedef struct sppim_kernels {
     size_t (*update_outer_s16)(const sppim_update *update, const int16_t *row, const int16_t *error, const uint16_t *pair,
                                size_t pairs, uint32_t index, sppim_update_rows panel);
 } sppim_kernels;
+
+/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. */
+static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t count)
+{
+    for (; count % SPPIM_DEPTH; count++)
+        index[count] = value[count] = 0;
+    return count;
+}
+
+/* compress_s8, padded. */
+static inline size_t sppim_list_s8(const sppim_kernels *kernels, const int8_t *x, size_t count, int which, uint16_t *index,
+                                   uint8_t *value)
+{
+    return sppim_pad_nonzeros(index, value, kernels->compress_s8(x, count, which, index, value));
+}
 
 /* Fills the whole table. */
 void sppim_kernels_install_ref(sppim_kernels *table);

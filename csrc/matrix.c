@@ -84,7 +84,8 @@ sppim_status sppim_weights_create(const void *w, int32_t type, size_t k, size_t 
     if (!p)
         return SPPIM_ERROR_MEMORY;
     *p = (sppim_weights){.k = k, .n = n, .panels = sppim_ceil_div(n, SPPIM_PANEL),
-                         .groups = sppim_ceil_div(n, SPPIM_GROUP), .depth = sppim_round_up(k, SPPIM_DEPTH), .bytes = type != SPPIM_S16};
+                         .groups = sppim_ceil_div(n, SPPIM_GROUP), .depth = sppim_round_up(k, SPPIM_DEPTH),
+                         .bytes = type != SPPIM_S16};
     if (!take_layouts(p)) {
         sppim_weights_destroy(p);
         return SPPIM_ERROR_MEMORY;

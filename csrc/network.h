@@ -46,7 +46,7 @@ typedef struct sppim_layer {
     size_t panels, groups; /* of N columns */
     size_t depth;          /* K + 1 rounded up to SPPIM_DEPTH */
     size_t ld;             /* distance of two images in arrays of this layer's errors: N rounded up to 64 */
-    bool bytes;            /* 8-bit products: quads and rows */
+    bool bytes;            /* products of bytes: at most 8 bits, and no accumulator that can overflow; quads and rows */
     bool fp_finite, gc_finite; /* the accumulators can overflow (A1.6) */
     bool in_place;         /* next's weights are now's: the update is too short to be interrupted */
     bool skipping;         /* the last forward skipped zeros: the update keeps rows or words up to date, not quads */
@@ -85,7 +85,7 @@ typedef struct sppim_scratch {
     int32_t *sums;     /* [SPPIM_BLOCK_ROWS][SPPIM_GROUP] */
     int64_t *wide;     /* the same in 64 bits */
     int32_t *gradient; /* [SPPIM_GRADIENT_CELLS], of some rows and columns */
-    uint16_t *index;   /* [batch + 72], the non-zeros of one input over the batch */
+    uint16_t *index;   /* [batch rounded up to 64, + 72], the non-zeros of one input over the batch */
     uint8_t *value;
     int16_t *value16;
 } sppim_scratch;
@@ -95,7 +95,7 @@ typedef struct sppim_scratch {
 
 /* What the phases of a layer leave to each other within a tick; as large as the largest layer needs. */
 typedef struct sppim_workspace {
-    sppim_list list;      /* FP */
+    sppim_list list;      /* FP; the fold */
     int16_t *x16;         /* FP: inputs as 16-bit words */
     int8_t *zeros;        /* [depth] */
     int32_t *signed_start; /* FP: S - 128 times the column sums of V, by panel and lane (SPPIM_SIGNED) */

@@ -18,6 +18,11 @@ typedef struct outer {
     int flip;                 /* whether x has negative values */
     size_t images, depth;     /* images with an error, rounded up to depth */
     size_t columns_ld;
+    struct facts {            /* of an image */
+        uint32_t nonzeros;    /* of its inputs */
+        uint8_t bits;         /* of all of them */
+        bool erring;
+    } *facts;                 /* [b] */
     uint16_t *active;
     int8_t *last_x, *last_d;  /* [b][SPPIM_GROUP] the last groups of columns, padded */
     int8_t *columns;          /* [k rounded up to 64][columns_ld] */
@@ -34,6 +39,7 @@ static void lay_out(outer *o, sppim_arena *arena)
 {
     const size_t inputs = sppim_round_up(o->k, SPPIM_GROUP), outputs = sppim_round_up(o->n, SPPIM_GROUP);
     const size_t errors = sppim_round_up(o->b, SPPIM_DEPTH) * outputs;
+    SPPIM_PIECE(arena, o->facts, o->b);
     SPPIM_PIECE(arena, o->active, o->b);
     SPPIM_PIECE(arena, o->last_x, o->b * SPPIM_GROUP);
     SPPIM_PIECE(arena, o->last_d, o->b * SPPIM_GROUP);
@@ -72,19 +78,35 @@ static columns group_of(const int8_t *matrix, size_t rows, size_t width, size_t 
     return (columns){padded, SPPIM_GROUP};
 }
 
-/* The images that count, what their inputs are like, and which way to go. */
-static void begin(outer *o, int32_t path)
+#define SURVEY_ROWS ((size_t)64)
+
+static void survey_task(void *context, size_t index, sppim_worker *worker)
 {
-    uint8_t bits = 0, unused = 0;
+    (void)worker;
+    const outer *o = context;
+    const size_t first = index * SURVEY_ROWS, last = sppim_smaller(o->b, first + SURVEY_ROWS);
+    for (size_t b = first; b < last; b++) {
+        uint8_t unused = 0;
+        o->facts[b] = (struct facts){.erring = o->engine->kernels->census_s8(o->d + b * o->n, o->n, &unused)};
+        if (o->facts[b].erring)
+            o->facts[b].nonzeros = (uint32_t)o->engine->kernels->census_s8(o->x + b * o->k, o->k, &o->facts[b].bits);
+    }
+}
+
+/* The images that count, and which way to go. */
+static void choose(outer *o, int32_t path)
+{
+    uint8_t bits = 0;
     uint64_t nonzeros = 0;
     o->images = 0;
     for (size_t b = 0; b < o->b; b++)
-        if (o->engine->kernels->census_s8(o->d + b * o->n, o->n, &unused)) {
+        if (o->facts[b].erring) {
             o->active[o->images++] = (uint16_t)b;
-            nonzeros += o->engine->kernels->census_s8(o->x + b * o->k, o->k, &bits);
+            nonzeros += o->facts[b].nonzeros;
+            bits |= o->facts[b].bits;
         }
     o->skip = path == SPPIM_PATH_AUTO ? sppim_gradient_skips(sppim_ceil_div(o->n, SPPIM_PANEL), o->images, o->k, nonzeros)
-                                           : path == SPPIM_PATH_SPARSE;
+                                      : path == SPPIM_PATH_SPARSE;
     o->flip = bits > 127 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     o->depth = sppim_round_up(o->images, SPPIM_DEPTH);
 }
@@ -97,7 +119,7 @@ static void prepare_errors(const outer *o, size_t group)
                                 o->skip ? o->rows + at : NULL);
     int32_t sum[SPPIM_GROUP] = {0};
     uint32_t nonzeros[SPPIM_GROUP] = {0};
-    for (size_t b = 0; b < o->b; b += 255)
+    for (size_t b = 0; o->flip && !o->skip && b < o->b; b += 255)
         o->engine->kernels->tally_s8(d.data + b * d.ld, sppim_smaller(255, o->b - b), d.ld, SPPIM_GROUP, sum, nonzeros);
     for (size_t c = 0; c < SPPIM_GROUP; c++)
         o->signed_start[group * SPPIM_GROUP + sppim_lane_of(c)] = -SPPIM_SIGNED * sum[c];
@@ -135,9 +157,8 @@ static void dense(const outer *o, size_t row, size_t rows, size_t column, size_t
 
 static size_t list(const outer *o, size_t k, int which, size_t found, struct scratch *s)
 {
-    const size_t count = o->engine->kernels->compress_s8(o->columns + k * o->columns_ld, o->images, which,
-                                                         s->index + found, s->value + found);
-    return found + sppim_pad_nonzeros(s->index + found, s->value + found, count, 0);
+    return found + sppim_list_s8(o->engine->kernels, o->columns + k * o->columns_ld, o->images, which, s->index + found,
+                                 s->value + found);
 }
 
 static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, struct scratch *s)
@@ -177,7 +198,9 @@ static sppim_status multiply(outer *o, int32_t path)
     if (!arena.base)
         return SPPIM_ERROR_MEMORY;
     lay_out(o, &arena);
-    begin(o, path);
+    if (!sppim_pool_run(o->engine->pool, survey_task, o, sppim_ceil_div(o->b, SURVEY_ROWS)))
+        return SPPIM_ERROR_INTERRUPTED;
+    choose(o, path);
     const size_t tasks = sppim_ceil_div(o->k, TASK_ROWS) * sppim_ceil_div(o->n, TASK_COLUMNS);
     const bool finished =
         sppim_pool_run(o->engine->pool, prepare_task, o,
@@ -201,7 +224,7 @@ sppim_status sppim_gradient(sppim_engine *engine, const int8_t *x, const int8_t 
         return SPPIM_ERROR_BUSY;
     sppim_pool_set_poll(engine->pool, poll, user);
     outer o = {.engine = engine, .x = x, .d = d, .b = b, .k = k, .n = n, .g = g};
-    o.columns_ld = sppim_round_up(b + 1, SPPIM_GROUP);
+    o.columns_ld = sppim_round_up(b, SPPIM_GROUP);
     const sppim_status status = multiply(&o, path);
     atomic_flag_clear(&engine->busy);
     return status;

@@ -12,8 +12,7 @@
 
 #define BLOCK_ROWS ((size_t)72) /* a multiple of the tiles of the vector levels */
 #define TASK_MACS  ((size_t)8000000)
-#define SPAN       ((size_t)4) /* groups of columns that one reading of a list serves ... */
-#define SPAN_BYTES ((size_t)512 << 10) /* ... if their weights stay in the second-level cache */
+#define SPAN       ((size_t)4) /* groups of columns of a task, at most */
 #define LEAST_STEPS 32 /* if 32 bits hold fewer pairs of products, operands are split into bytes */
 
 enum { BYTES, WORDS, FINITE };
@@ -38,8 +37,7 @@ typedef struct product {
     bool in_place;    /* the kernels read x itself */
     int planes;       /* of dense words: 1, or 2 whose second counts 256 times */
     size_t exact_steps; /* of words: pairs of products that 32 bits hold */
-    const void *operands[2]; /* [m][ld], bytes or words */
-    void *copies[2];  /* the same, or null: in place */
+    void *copies[2];  /* [m][ld] of x as operands, bytes or words; null: in place */
     size_t slots;     /* lists that there is room for: of all rows, or of a block for each thread */
     uint16_t *index;  /* [slots][list_ld] */
     uint8_t *value, *high;
@@ -69,18 +67,14 @@ static facts survey(const product *p)
     int16_t low = 0, high = 0;
     uint8_t bits = 0;
     facts f = {0};
-    f.nonzeros = p->type == SPPIM_S16 ? kernels->census_s16(p->x, count, &low, &high) : kernels->census_s8(p->x, count, &bits);
+    f.nonzeros = p->type == SPPIM_S16 ? kernels->census_s16(p->x, count, &low, &high)
+                                      : kernels->census_s8(p->x, count, &bits);
     if (p->type == SPPIM_S16)
         f.largest = high > -low ? high : -low;
     else
         f.largest = p->type == SPPIM_S8 && bits > 127 ? 128 : bits;
     return f;
 }
-
-/* Density of non-zeros, in percent, below which skipping beats the dense product: of four or more rows of x, which share
- * the weights that they load; of two or three; of one (docs/kernels.md). */
-static const unsigned crossover_bytes[3] = {40, 50, 90}, crossover_split[3] = {67, 90, 99};
-static const unsigned crossover_words[3] = {45, 67, 90};
 
 static bool choose_skipping(const product *p, const facts *f, int32_t path)
 {
@@ -90,8 +84,8 @@ static bool choose_skipping(const product *p, const facts *f, int32_t path)
         return false;
     if (path != SPPIM_PATH_AUTO)
         return path == SPPIM_PATH_SPARSE;
-    const unsigned *crossover = p->form == BYTES ? crossover_bytes : p->w->bytes ? crossover_split : crossover_words;
-    return sppim_product_skips(p->w->panels, (uint64_t)p->m * p->w->k, f->nonzeros, crossover[sppim_sharing(p->m)]);
+    const int kind = p->form == BYTES ? SPPIM_S8_BY_S8 : p->w->bytes ? SPPIM_S16_BY_S8 : SPPIM_S16_BY_S16;
+    return sppim_product_skips(kind, p->m, p->w->panels, (uint64_t)p->m * p->w->k, f->nonzeros);
 }
 
 static int choose_form(const product *p, uint64_t terms)
@@ -104,10 +98,10 @@ static int choose_form(const product *p, uint64_t terms)
 /* Groups of columns of one task: those that one reading of a list serves; many, if nobody shares the work. */
 static size_t choose_span(const product *p)
 {
-    if (!p->skip)
-        return p->engine->threads == 1 ? SPAN : 1;
-    const size_t group = p->w->depth * SPPIM_GROUP * (p->w->bytes ? 1 : sizeof(int16_t));
-    return p->form == FINITE ? 1 : sppim_larger(1, sppim_smaller(SPAN, SPAN_BYTES / group));
+    if (p->skip)
+        return p->form == FINITE ? 1 : sppim_list_span(p->w->depth, p->w->bytes ? 1 : sizeof(int16_t));
+    const size_t most = TASK_MACS / (BLOCK_ROWS * SPPIM_GROUP * p->w->k);
+    return p->engine->threads > 1 ? 1 : sppim_larger(1, sppim_smaller(SPAN, most));
 }
 
 /* Lists of a single span are made where they are used, while they are in the first-level cache. */
@@ -135,10 +129,8 @@ static void plan(product *p, int32_t path)
 static void lay_out_operands(product *p, sppim_arena *arena)
 {
     const size_t size = p->form == WORDS ? sizeof(int16_t) : 1;
-    for (int i = 0; i < p->planes; i++) {
-        p->copies[i] = p->in_place ? NULL : sppim_arena_take(arena, p->m * p->ld, size);
-        p->operands[i] = p->in_place ? p->x : p->copies[i];
-    }
+    for (int i = 0; !p->in_place && i < p->planes; i++)
+        p->copies[i] = sppim_arena_take(arena, p->m * p->ld, size);
 }
 
 static void lay_out_lists(product *p, sppim_arena *arena)
@@ -218,9 +210,8 @@ static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
 /* The non-zeros of a row that `which` names, to place `at` of the lists; returns how many, padding included. */
 static size_t list_bytes(const product *p, size_t r, int which, size_t at)
 {
-    const size_t count = p->engine->kernels->compress_s8((const int8_t *)p->x + r * p->w->k, p->w->k, which,
-                                                         p->index + at, p->value + at);
-    return sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
+    return sppim_list_s8(p->engine->kernels, (const int8_t *)p->x + r * p->w->k, p->w->k, which, p->index + at,
+                         p->value + at);
 }
 
 /* All words of a row. */
@@ -231,13 +222,13 @@ static size_t list_words(const product *p, size_t r, size_t at)
                                                       p->value16 + at));
 }
 
-/* The bytes of a row of words that `which` names, after `found` others. */
+/* The bytes of a row of words that `which` names, the same way. */
 static size_t list_split(const product *p, size_t r, int which, size_t at)
 {
     const int16_t *x = (const int16_t *)p->x + r * p->w->k;
     const size_t count = p->engine->kernels->compress_s16s8(x, p->w->k, which, p->index + at, p->value + at, p->high + at);
     memset(p->high + at + count, 0, SPPIM_DEPTH);
-    return sppim_pad_nonzeros(p->index + at, p->value + at, count, 0);
+    return sppim_pad_nonzeros(p->index + at, p->value + at, count);
 }
 
 /* Bytes as words, in their order. */
@@ -330,12 +321,14 @@ static void copy_results(const product *p, const block *t, target from, size_t s
                columns * size);
 }
 
+static const void *operands(const product *p, int plane) { return p->in_place ? p->x : p->copies[plane]; }
+
 static void dense_bytes(const product *p, const block *t)
 {
     const target y = narrow_target(p, t);
     const int flip = p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
     const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
-    p->engine->kernels->product_s8((const int8_t *)p->operands[0] + t->first * p->ld, p->ld, t->rows,
+    p->engine->kernels->product_s8((const int8_t *)operands(p, 0) + t->first * p->ld, p->ld, t->rows,
                                    sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to,
                                    y.ld, SPPIM_LANES);
     copy_results(p, t, y, sizeof(int32_t));
@@ -349,7 +342,7 @@ static void dense_words(const product *p, const block *t)
     const int16_t *pairs = p->w->pairs + t->column * p->w->depth;
     for (int i = 0; i < p->planes; i++)
         for (size_t step = 0; step < steps; step += most)
-            p->engine->kernels->product_s16((const int16_t *)p->operands[i] + t->first * p->ld + 2 * step, p->ld, t->rows,
+            p->engine->kernels->product_s16((const int16_t *)operands(p, i) + t->first * p->ld + 2 * step, p->ld, t->rows,
                                             sppim_smaller(most, steps - step), pairs + 2 * step * SPPIM_PANEL, 8 * i,
                                             i || step ? NULL : zeros, y.to, y.ld);
     copy_results(p, t, y, sizeof(int64_t));

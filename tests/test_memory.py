@@ -29,6 +29,16 @@ def test_every_allocation_fails_once(tmp_path):
     assert network > 50 and schedule == 2 and products >= 10
 
 
+@pytest.mark.skipif(not (SOURCES and shutil.which("gcc")), reason="needs the sources and gcc")
+def test_an_interrupted_tick_leaves_nothing_behind(tmp_path):
+    program = tmp_path / "interrupted"
+    command = ["gcc", "-std=c11", "-O2", "-I", ROOT / "csrc/include", ROOT / "tests/c/interrupted.c"]
+    subprocess.run([*command, *SOURCES, "-o", program, "-pthread"], check=True)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert int(result.stdout.split()[1]) > 300
+
+
 def test_a_network_too_large_for_memory():
     code = """if True:
         import resource

@@ -221,7 +221,7 @@ typedef struct sppim_network_config {
     int32_t staleness;   /* 0..64 batches, A8 */
     int32_t batch;       /* largest batch, 1..65535 */
     int32_t threads;     /* 1..256; never changes a bit */
-    int32_t path;        /* sppim_path: forward kernel; never changes a bit or a count */
+    int32_t path;        /* sppim_path of FP and GC; never changes a bit or a count */
     const char *isa;     /* name of an instruction-set level, or null: sppim_isa_default() */
 } sppim_network_config;
 

@@ -1,0 +1,128 @@
+/* A tick that is interrupted, at whatever poll, leaves the network as it was: what it computes afterwards is what a
+ * network computes that never saw that tick. Prints the number of interruptions. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sppim.h"
+
+enum { INPUTS = 300, HIDDEN = 70, CLASSES = 5, BATCH = 8 };
+
+typedef struct batch {
+    int8_t x[BATCH * INPUTS];
+    int32_t labels[BATCH];
+} batch;
+
+/* What a network computes after it has been drained. */
+typedef struct outcome {
+    int64_t scores[2][BATCH * CLASSES];
+    int16_t weights[(INPUTS + 1) * HIDDEN];
+    sppim_counters counters;
+} outcome;
+
+static long polls_left;
+
+static int poll(void *user)
+{
+    (void)user;
+    return polls_left-- == 0;
+}
+
+static void expect(sppim_status status, sppim_status wanted, const char *what)
+{
+    if (status != wanted) {
+        printf("%s: %s\n", what, sppim_status_text(status));
+        exit(1);
+    }
+}
+
+/* Images of that many non-zeros in a hundred; if partial, a third of the columns is zero: their rows of weights are left
+ * alone. */
+static batch images(unsigned density, bool partial)
+{
+    batch b = {0};
+    for (size_t i = 0; i < sizeof b.x; i++)
+        if (!(partial && i % INPUTS / 100 == 1) && (unsigned)rand() % 100 < density)
+            b.x[i] = (int8_t)(1 + rand() % 127);
+    for (size_t i = 0; i < BATCH; i++)
+        b.labels[i] = rand() % CLASSES;
+    return b;
+}
+
+static sppim_network *make(int bits, int rule, int execution)
+{
+    const sppim_network_config config = {.struct_size = sizeof config, .seed = 3, .rule = rule, .execution = execution,
+                                         .staleness = 1, .batch = BATCH, .threads = 1};
+    sppim_layer_config layers[2];
+    sppim_network *network;
+    sppim_layer_defaults(INPUTS, HIDDEN, rule, bits, 1, 1, 0, &layers[0]);
+    sppim_layer_defaults(HIDDEN, CLASSES, rule, bits, 1, 0, 1, &layers[1]);
+    layers[0].update_shift = layers[1].update_shift = 2;
+    expect(sppim_network_create(&config, layers, 2, &network), SPPIM_OK, "create");
+    return network;
+}
+
+static sppim_status tick(sppim_network *network, const batch *b, sppim_poll interrupt)
+{
+    return sppim_network_tick(network, b->x, b->labels, BATCH, 0, interrupt, NULL, NULL);
+}
+
+/* Images without zero columns are scored, which read what was left alone; few non-zeros first, since the others may have
+ * the layouts made anew. */
+static outcome finish(sppim_network *network)
+{
+    static batch probes[2];
+    if (!probes[0].x[0] && !probes[1].x[0]) {
+        probes[0] = images(5, false);
+        probes[1] = images(100, false);
+    }
+    outcome o;
+    memset(&o, 0, sizeof o);
+    while (sppim_network_in_flight(network))
+        expect(sppim_network_tick(network, NULL, NULL, 0, 0, NULL, NULL, NULL), SPPIM_OK, "drain");
+    for (int i = 0; i < 2; i++)
+        expect(sppim_network_scores(network, probes[i].x, BATCH, NULL, NULL, o.scores[i]), SPPIM_OK, "scores");
+    expect(sppim_network_get(network, 0, SPPIM_WEIGHTS, o.weights), SPPIM_OK, "get");
+    expect(sppim_network_counters(network, 0, &o.counters), SPPIM_OK, "counters");
+    sppim_network_destroy(network);
+    return o;
+}
+
+/* Interrupts the second tick at every poll in turn; returns how many there are. */
+static long interrupt_everywhere(int bits, int rule, int execution, const batch *first, const batch *second)
+{
+    sppim_network *network = make(bits, rule, execution);
+    expect(tick(network, first, NULL), SPPIM_OK, "tick");
+    const outcome wanted = finish(network);
+    for (long i = 0;; i++) {
+        network = make(bits, rule, execution);
+        expect(tick(network, first, NULL), SPPIM_OK, "tick");
+        polls_left = i;
+        const sppim_status status = tick(network, second, poll);
+        if (status == SPPIM_OK) {
+            sppim_network_destroy(network);
+            return i;
+        }
+        expect(status, SPPIM_ERROR_INTERRUPTED, "interrupted tick");
+        const outcome got = finish(network);
+        if (memcmp(&got, &wanted, sizeof got) != 0) {
+            printf("%d bits, rule %d, execution %d: differs after an interruption at poll %ld\n", bits, rule, execution, i);
+            exit(1);
+        }
+    }
+}
+
+int main(void)
+{
+    const batch dense = images(100, true), sparse = images(5, true);
+    long interruptions = 0;
+    for (int bits = 8; bits <= 16; bits += 8)
+        for (int rule = SPPIM_RULE_LOCAL; rule <= SPPIM_RULE_DFA; rule++)
+            for (int execution = SPPIM_SEQUENTIAL; execution <= SPPIM_PIPELINED; execution++) {
+                interruptions += interrupt_everywhere(bits, rule, execution, &dense, &sparse);
+                interruptions += interrupt_everywhere(bits, rule, execution, &sparse, &dense);
+            }
+    printf("interruptions %ld\n", interruptions);
+    return interruptions > 0 ? 0 : 1;
+}
