@@ -150,9 +150,7 @@ static inline int64_t sppim_product_weight(int64_t w, int product_bits)
 static inline int8_t sppim_hinge_error(int64_t score, bool is_label, int margin_log2, uint64_t *saturated)
 {
     const int64_t tau = (int64_t)1 << margin_log2;
-    const int64_t v = is_label ? score - tau : score + tau;
-    if (is_label ? v >= 0 : v <= 0)
-        return 0;
+    const int64_t v = is_label ? sppim_sat(score - tau, INT64_MIN, 0) : sppim_sat(score + tau, 0, INT64_MAX);
     const int64_t rounded = sppim_shr(v, margin_log2 - 7, SPPIM_RNU);
     const int64_t e = sppim_sat(rounded, -SPPIM_ERROR_MAX, SPPIM_ERROR_MAX);
     *saturated += e != rounded;

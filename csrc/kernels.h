@@ -7,6 +7,7 @@
 #define SPPIM_KERNELS_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "panel.h"
 #include "sppim.h"
@@ -152,12 +153,13 @@ typedef struct sppim_kernels {
                                size_t pairs, uint32_t index, sppim_update_rows panel);
 } sppim_kernels;
 
-/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. */
+/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. Always writes four, where
+ * compressing may have written, too: a loop over so few would be mispredicted as often as not. */
 static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t count)
 {
-    for (; count % SPPIM_DEPTH; count++)
-        index[count] = value[count] = 0;
-    return count;
+    memset(index + count, 0, SPPIM_DEPTH * sizeof *index);
+    memset(value + count, 0, SPPIM_DEPTH);
+    return sppim_round_up(count, SPPIM_DEPTH);
 }
 
 /* compress_s8, padded. */

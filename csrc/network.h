@@ -91,7 +91,7 @@ typedef struct sppim_scratch {
 } sppim_scratch;
 
 #define SPPIM_BLOCK_ROWS ((size_t)64)
-#define SPPIM_GRADIENT_CELLS ((size_t)3072)
+#define SPPIM_GRADIENT_CELLS ((size_t)4096)
 
 /* What the phases of a layer leave to each other within a tick; as large as the largest layer needs. */
 typedef struct sppim_workspace {

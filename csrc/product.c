@@ -200,11 +200,9 @@ static void copy_row(const product *p, size_t r)
 
 static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
 {
-    for (; count % SPPIM_DEPTH; count++) {
-        index[count] = 0;
-        value[count] = 0;
-    }
-    return count;
+    memset(index + count, 0, SPPIM_DEPTH * sizeof *index);
+    memset(value + count, 0, SPPIM_DEPTH * sizeof *value);
+    return sppim_round_up(count, SPPIM_DEPTH);
 }
 
 /* The non-zeros of a row that `which` names, to place `at` of the lists; returns how many, padding included. */
