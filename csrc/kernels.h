@@ -45,9 +45,9 @@ static inline size_t sppim_groups_of(size_t panels) { return sppim_ceil_div(pane
 /* Products that can skip zeros: by the bits of operands and weights. */
 enum { SPPIM_S8_BY_S8, SPPIM_S16_BY_S8, SPPIM_S16_BY_S16 };
 
-/* Whether lists of non-zeros make a product of `rows` rows with so many panels of weights faster: if they do so below a
- * density, in percent, for whole groups, and four or more rows, which share the weights that they load; two or three; one
- * (docs/kernels.md). */
+/* Whether lists of non-zeros make a product of `rows` rows with so many panels of weights faster: if they do so
+ * below a density, in percent, for whole groups, and four or more rows, which share the weights that they load; two
+ * or three; one (docs/kernels.md). */
 static inline bool sppim_product_skips(int kind, size_t rows, size_t panels, uint64_t values, uint64_t nonzeros)
 {
     static const unsigned crossover[][3] = {{40, 50, 90}, {67, 90, 99}, {45, 67, 90}};
@@ -61,8 +61,8 @@ static inline size_t sppim_list_span(size_t depth, size_t weight_size)
     return sppim_larger(1, sppim_smaller(4, most));
 }
 
-/* The same for a gradient over so many images (docs/kernels.md). In quarters of a cycle, a row of it costs 2 an image and
- * panel, or 80, and 36 a group, and 9 a non-zero and group. */
+/* The same for a gradient over so many images (docs/kernels.md). In quarters of a cycle, a row of it costs 2 an
+ * image and panel, or 80, and 36 a group, and 9 a non-zero and group. */
 static inline bool sppim_gradient_skips(size_t panels, size_t images, size_t inputs, uint64_t nonzeros)
 {
     const size_t groups = sppim_groups_of(panels);
@@ -153,8 +153,28 @@ typedef struct sppim_kernels {
                                size_t pairs, uint32_t index, sppim_update_rows panel);
 } sppim_kernels;
 
-/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. Always writes four, where
- * compressing may have written, too: a loop over so few would be mispredicted as often as not. */
+/* The same panel from `row` rows further on. */
+static inline sppim_update_rows sppim_further_rows(sppim_update_rows panel, size_t row)
+{
+    panel.w += row * SPPIM_PANEL;
+    panel.w_next += row * SPPIM_PANEL;
+    panel.zeros += row;
+    panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
+    panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
+    panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
+    panel.words = panel.words ? panel.words + row * SPPIM_GROUP : NULL;
+    return panel;
+}
+
+/* Rows of the next tile of those that are left: tiles as equal as possible, so that none is too small to hide the
+ * latency. */
+static inline size_t sppim_next_tile(size_t rows, size_t most)
+{
+    return sppim_ceil_div(rows, sppim_ceil_div(rows, most));
+}
+
+/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. Always writes
+ * four, where compressing may have written, too: a loop over so few would be mispredicted as often as not. */
 static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t count)
 {
     memset(index + count, 0, SPPIM_DEPTH * sizeof *index);

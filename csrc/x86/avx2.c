@@ -139,16 +139,13 @@ INLINE void whole_s16(const int16_t *x, size_t ld, int rows, size_t steps, const
             store_row(acc[r][h], acc[r][h + 2], h, to, r);
 }
 
-/* Rows of the next tile: tiles as equal as possible. */
-INLINE size_t next_tile(size_t rows, size_t most) { return sppim_ceil_div(rows, sppim_ceil_div(rows, most)); }
-
 FUNCTION static void product_s16_avx2(const int16_t *x, size_t ld, size_t rows, size_t steps, const int16_t *pairs,
                                       int shift, const int64_t *start, int64_t *out, size_t ld_out)
 {
     for (size_t r0 = 0, count; r0 < rows; r0 += count) {
         const int16_t *operands = x + r0 * ld;
         const wide_sums to = {_mm_cvtsi32_si128(shift), start, out + r0 * ld_out, ld_out};
-        count = next_tile(rows - r0, ROWS_S16);
+        count = sppim_next_tile(rows - r0, ROWS_S16);
         switch (count) {
         case 1: whole_s16(operands, ld, 1, steps, pairs, &to); break;
         case 2: whole_s16(operands, ld, 2, steps, pairs, &to); break;
@@ -290,7 +287,7 @@ FUNCTION static void product_s8_avx2(const int8_t *x, size_t ld, size_t rows, si
     for (size_t r0 = 0, count; r0 < rows; r0 += count) {
         const int8_t *operands = x + r0 * ld;
         __m256i sums[ROWS_S8][QUARTERS];
-        count = next_tile(rows - r0, ROWS_S8);
+        count = sppim_next_tile(rows - r0, ROWS_S8);
         for (size_t r = 0; r < count; r++)
             for (size_t q = 0; q < QUARTERS; q++)
                 sums[r][q] = start_of(start, r0 + r, q);
@@ -903,18 +900,6 @@ INLINE int four_are_narrow(const int32_t *gradient, size_t ld, int shift)
     return count_lanes(_mm256_cmpeq_epi32(most, bound)) == 8;
 }
 
-static sppim_update_rows further(sppim_update_rows panel, size_t row)
-{
-    panel.w += row * SPPIM_PANEL;
-    panel.w_next += row * SPPIM_PANEL;
-    panel.zeros += row;
-    panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
-    panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
-    panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
-    panel.words = panel.words ? panel.words + row * SPPIM_GROUP : NULL;
-    return panel;
-}
-
 FUNCTION static size_t update_s16_avx2(const sppim_update *u, const int32_t *gradient, size_t ld, size_t rows,
                                        uint32_t index, sppim_update_rows panel)
 {
@@ -928,7 +913,7 @@ FUNCTION static size_t update_s16_avx2(const sppim_update *u, const int32_t *gra
             clipped += update_four(u, &g, r, index, &panel, &c);
         else
             clipped += below.update_s16(u, gradient + r * ld, ld, 4, index + (uint32_t)(r * u->columns),
-                                        further(panel, r));
+                                        sppim_further_rows(panel, r));
     return clipped;
 }
 

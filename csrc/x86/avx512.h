@@ -144,9 +144,6 @@ INLINE void row_s16(const int16_t *x, size_t steps, const int16_t *pairs, __m512
                                      _mm512_add_epi32(_mm512_add_epi32(part[1][v], part[2][v]), part[3][v]));
 }
 
-/* Rows of the next tile: tiles as equal as possible, so that none is too small to hide the latency. */
-INLINE size_t next_tile(size_t rows, size_t most) { return sppim_ceil_div(rows, sppim_ceil_div(rows, most)); }
-
 #define EACH_SMALL_TILE(X) X(2) X(3) X(4) X(5) X(6)
 #define EACH_TILE(X) EACH_SMALL_TILE(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #if BYTE_TILE_ROWS == TILE_ROWS
@@ -172,7 +169,7 @@ INLINE void blocks_s8(const int8_t *x, size_t ld, size_t rows, size_t steps, int
                       sppim_start start, int32_t *out, size_t ld_out, int order)
 {
     for (size_t r = 0, count; r < rows; r += count) {
-        count = next_tile(rows - r, BYTE_TILE_ROWS);
+        count = sppim_next_tile(rows - r, BYTE_TILE_ROWS);
         switch (count) {
 #define TILE(n) \
     case n: block_s8(x + r * ld, ld, n, steps, flip, quads, start, r, out + r * ld_out, ld_out, order); break;
@@ -224,7 +221,7 @@ FUNCTION static void LEVEL(product_s16)(const int16_t *x, size_t ld, size_t rows
                                         int shift, const int64_t *start, int64_t *out, size_t ld_out)
 {
     for (size_t r = 0, count; r < rows; r += count) {
-        count = next_tile(rows - r, TILE_ROWS);
+        count = sppim_next_tile(rows - r, TILE_ROWS);
         switch (count) {
 #define TILE(n) case n: block_s16(x + r * ld, ld, n, steps, pairs, shift, start, out + r * ld_out, ld_out); break;
             EACH_TILE(TILE)
@@ -983,18 +980,6 @@ FUNCTION static size_t LEVEL(narrow_rows)(const int32_t *gradient, size_t ld, si
     return r;
 }
 
-static sppim_update_rows LEVEL(further)(sppim_update_rows panel, size_t row)
-{
-    panel.w += row * SPPIM_PANEL;
-    panel.w_next += row * SPPIM_PANEL;
-    panel.zeros += row;
-    panel.quads = panel.quads ? panel.quads + row * SPPIM_PANEL : NULL;
-    panel.rows = panel.rows ? panel.rows + row * SPPIM_GROUP : NULL;
-    panel.pairs = panel.pairs ? panel.pairs + row * SPPIM_PANEL : NULL;
-    panel.words = panel.words ? panel.words + row * SPPIM_GROUP : NULL;
-    return panel;
-}
-
 FUNCTION static size_t LEVEL(update_s16)(const sppim_update *update, const int32_t *gradient, size_t ld, size_t rows,
                                          uint32_t index, sppim_update_rows panel);
 
@@ -1007,7 +992,7 @@ FUNCTION __attribute__((noinline)) static size_t LEVEL(update_wide)(const sppim_
     narrow.narrow = true;
     size_t clipped = 0;
     for (size_t r = 0, count; r < rows; r += count) {
-        const sppim_update_rows rest = LEVEL(further)(panel, r);
+        const sppim_update_rows rest = sppim_further_rows(panel, r);
         const uint32_t first = index + (uint32_t)(r * update->columns);
         count = LEVEL(narrow_rows)(gradient + r * ld, ld, rows - r, update->shift);
         if (count)

@@ -37,8 +37,8 @@ static void expect(sppim_status status, sppim_status wanted, const char *what)
     }
 }
 
-/* Images of that many non-zeros in a hundred; if partial, a third of the columns is zero: their rows of weights are left
- * alone. */
+/* Images of that many non-zeros in a hundred; if partial, a third of the columns is zero: their rows of weights are
+ * left alone. */
 static batch images(unsigned density, bool partial)
 {
     batch b = {0};
@@ -68,8 +68,8 @@ static sppim_status tick(sppim_network *network, const batch *b, sppim_poll inte
     return sppim_network_tick(network, b->x, b->labels, BATCH, 0, interrupt, NULL, NULL);
 }
 
-/* Images without zero columns are scored, which read what was left alone; few non-zeros first, since the others may have
- * the layouts made anew. */
+/* Images without zero columns are scored, which read what was left alone; few non-zeros first, since the others may
+ * have the layouts made anew. */
 static outcome finish(sppim_network *network)
 {
     static batch probes[2];
