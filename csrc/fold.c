@@ -81,12 +81,9 @@ static void fold_pairs(const sppim_job *j, size_t panel, int64_t *start)
 {
     static const int64_t zeros[SPPIM_PANEL];
     const sppim_layer *layer = j->layer;
-    const size_t most = sppim_exact_steps(layer), last = layer->depth / 2;
-    const size_t first = j->first / 2;
-    for (size_t step = first; step < last; step += most)
-        j->network->kernels->product_s16(j->network->work.fold16 + 2 * step, 0, 1, sppim_smaller(most, last - step),
-                                         j->state->pairs + (panel * layer->depth + 2 * step) * SPPIM_PANEL, 0,
-                                         step > first ? NULL : zeros, start, 0);
+    sppim_product_words(j->network->kernels, j->network->work.fold16 + j->first, 0, 1, (layer->depth - j->first) / 2,
+                        sppim_exact_steps(layer), j->state->pairs + (panel * layer->depth + j->first) * SPPIM_PANEL, 0,
+                        zeros, start, 0);
 }
 
 static void fold_task(void *context, size_t group, sppim_worker *worker)
@@ -101,13 +98,6 @@ static void fold_task(void *context, size_t group, sppim_worker *worker)
             (j->layer->bytes ? fold_quads : fold_pairs)(j, p, start + p % 2 * SPPIM_PANEL);
     for (size_t c = group * SPPIM_GROUP; c < (group + 1) * SPPIM_GROUP; c++)
         j->state->start_lanes[sppim_lane_of(c)] = (int32_t)j->state->start[c];
-}
-
-static size_t list_fold(const sppim_job *j, int which, size_t found)
-{
-    const sppim_list *list = &j->network->work.list;
-    return found + sppim_list_s8(j->network->kernels, j->network->work.fold, j->layer->k + 1, which, list->index + found,
-                                 list->value + found);
 }
 
 /* The operands of the fold, as its product wants them. Rows before the first that is not zero add nothing. */
@@ -125,8 +115,10 @@ static void prepare_fold(sppim_job *j)
     for (size_t k = 0; !layer->bytes && k < layer->depth; k++)
         work->fold16[k] = (int16_t)-work->fold[k];
     if (layer->bytes && !j->state->has_quads) {
-        work->list.negatives[0] = (uint32_t)list_fold(j, SPPIM_NEGATIVE, 0);
-        work->list.count[0] = (uint32_t)list_fold(j, SPPIM_POSITIVE, work->list.negatives[0]);
+        const sppim_nonzeros x = sppim_list_s8(j->network->kernels, work->fold, layer->k + 1, SPPIM_SIGNED,
+                                               work->list.index, work->list.value);
+        work->list.negatives[0] = (uint32_t)x.negatives;
+        work->list.count[0] = (uint32_t)x.count;
     }
 }
 

@@ -63,29 +63,20 @@ static bool tally_columns(sppim_job j)
 
 /* ---- lists of non-zeros, 16-bit copies, starts --------------------------------------------------------------- */
 
-/* Appends the non-zeros that `which` names to the list of an image. */
-static size_t list_some(const sppim_job *j, size_t b, int which, size_t found)
-{
-    const sppim_list *list = &j->network->work.list;
-    uint16_t *index = list->index + b * list->ld + found;
-    uint8_t *value = list->value + b * list->ld + found;
-    return found + sppim_list_s8(j->network->kernels, j->flight->x[j->l] + b * sppim_input_ld(j->layer), j->layer->k, which,
-                                 index, value);
-}
-
 static void list_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
     const sppim_list *list = &j->network->work.list;
-    const bool by_sign = j->layer->bytes && sppim_input_flip(j->flight, j->l);
+    const int flip = j->layer->bytes ? sppim_input_flip(j->flight, j->l) : SPPIM_UNSIGNED; /* words keep their signs */
     for (size_t b = first_image(j, index); b < last_image(j, index); b++) {
-        const size_t negatives = by_sign ? list_some(j, b, SPPIM_NEGATIVE, 0) : 0;
-        const size_t count = list_some(j, b, by_sign ? SPPIM_POSITIVE : SPPIM_ALL, negatives);
-        list->negatives[b] = (uint32_t)negatives;
-        list->count[b] = (uint32_t)count;
-        for (size_t i = 0; !j->layer->bytes && i < count; i++)
-            list->value16[b * list->ld + i] = (int8_t)list->value[b * list->ld + i];
+        const size_t at = b * list->ld;
+        const sppim_nonzeros x = sppim_list_s8(j->network->kernels, j->flight->x[j->l] + b * sppim_input_ld(j->layer),
+                                               j->layer->k, flip, list->index + at, list->value + at);
+        list->negatives[b] = (uint32_t)x.negatives;
+        list->count[b] = (uint32_t)x.count;
+        for (size_t i = 0; !j->layer->bytes && i < x.count; i++)
+            list->value16[at + i] = (int8_t)x.value[i];
     }
 }
 
@@ -175,37 +166,27 @@ static void skip_bytes(const sppim_job *j, const block *t)
                                                t->scratch->sums + r * t->width, SPPIM_LANES);
 }
 
-/* Sums of 16-bit products by column, start included, into scratch->wide; as many terms at a time as 32 bits hold. */
+/* Sums of 16-bit products by column, start included, into scratch->wide. */
 static void multiply_words(const sppim_job *j, const block *t)
 {
     const sppim_layer *layer = j->layer;
-    const size_t ld = sppim_input_ld(layer), most = sppim_exact_steps(layer), steps = sppim_ceil_div(layer->k, 2);
+    const size_t ld = sppim_input_ld(layer);
     for (size_t p = 0; p < t->panels; p++) {
         const size_t column = t->column + p * SPPIM_PANEL;
-        for (size_t step = 0; step < steps; step += most)
-            j->network->kernels->product_s16(j->network->work.x16 + t->first * ld + 2 * step, ld, t->rows,
-                                             sppim_smaller(most, steps - step),
-                                             layer->now.pairs + column * layer->depth + 2 * step * SPPIM_PANEL, 0,
-                                             step ? NULL : layer->now.start + column,
-                                             t->scratch->wide + p * SPPIM_PANEL, t->width);
+        sppim_product_words(j->network->kernels, j->network->work.x16 + t->first * ld, ld, t->rows,
+                            sppim_ceil_div(layer->k, 2), sppim_exact_steps(layer),
+                            layer->now.pairs + column * layer->depth, 0, layer->now.start + column,
+                            t->scratch->wide + p * SPPIM_PANEL, t->width);
     }
 }
 
 static void skip_words(const sppim_job *j, const block *t)
 {
     const sppim_layer *layer = j->layer;
-    const size_t most = 2 * sppim_exact_steps(layer) / SPPIM_DEPTH * SPPIM_DEPTH;
-    for (size_t r = 0; r < t->rows; r++) {
-        const sppim_nonzeros all = listed(j, t->first + r);
-        for (size_t i = 0; i == 0 || i < all.count; i += most) {
-            const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
-                                         .count = sppim_smaller(most, all.count - i)};
-            j->network->kernels->product_sparse_s16(some, layer->now.words + t->column * layer->depth,
-                                                    layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP,
-                                                    i ? NULL : layer->now.start + t->column,
-                                                    t->scratch->wide + r * t->width);
-        }
-    }
+    for (size_t r = 0; r < t->rows; r++)
+        sppim_product_sparse_words(j->network->kernels, listed(j, t->first + r), sppim_exact_steps(layer),
+                                   layer->now.words + t->column * layer->depth, layer->depth * SPPIM_GROUP,
+                                   t->width / SPPIM_GROUP, layer->now.start + t->column, t->scratch->wide + r * t->width);
 }
 
 /* A5.4 with an accumulator that may overflow. */

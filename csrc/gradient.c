@@ -22,10 +22,13 @@ static void pack_errors(const sppim_job *j, size_t group)
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
     const size_t column = group * SPPIM_GROUP, at = column * padded_images(j);
-    j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld,
-                                 j->skip ? NULL : work->d_quads + at, padded_images(j) * SPPIM_PANEL,
-                                 j->skip ? work->d_rows + at : NULL);
-    for (size_t i = 0; layer->gc_finite && i < j->images; i++)
+    if (!layer->gc_finite) {
+        j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld,
+                                     j->skip ? NULL : work->d_quads + at, padded_images(j) * SPPIM_PANEL,
+                                     j->skip ? work->d_rows + at : NULL);
+        return;
+    }
+    for (size_t i = 0; i < j->images; i++)
         for (size_t c = column; c < column + SPPIM_GROUP; c++)
             work->d_pairs[c / SPPIM_PANEL * SPPIM_PANEL * padded_images(j) +
                           sppim_in_pairs(i, sppim_column_lane(c % SPPIM_PANEL))] =
@@ -144,12 +147,11 @@ typedef struct tile {
     sppim_scratch *scratch;
 } tile;
 
-/* Appends the non-zeros of an input over the images that `which` names. */
-static size_t list_column(const sppim_job *j, size_t k, int which, size_t found, sppim_scratch *s)
+/* The non-zeros of an input over the images. */
+static sppim_nonzeros list_column(const sppim_job *j, size_t k, int flip, const sppim_scratch *s)
 {
     const sppim_workspace *work = &j->network->work;
-    return found + sppim_list_s8(j->network->kernels, work->x_columns + k * work->batch_ld, j->images, which,
-                                 s->index + found, s->value + found);
+    return sppim_list_s8(j->network->kernels, work->x_columns + k * work->batch_ld, j->images, flip, s->index, s->value);
 }
 
 static void dense_gradient(const sppim_job *j, const tile *t)
@@ -167,14 +169,12 @@ static void sparse_gradient(const sppim_job *j, const tile *t)
     const sppim_workspace *work = &j->network->work;
     const sppim_scratch *s = t->scratch;
     const size_t terms = padded_images(j), column = t->panel * SPPIM_PANEL;
-    const bool by_sign = sppim_input_flip(j->flight, j->l);
+    const int flip = sppim_input_flip(j->flight, j->l);
     for (size_t r = 0; r < t->rows; r++) {
-        const size_t k = t->row + r, negatives = by_sign ? list_column(j, k, SPPIM_NEGATIVE, 0, t->scratch) : 0;
-        const size_t count = list_column(j, k, by_sign ? SPPIM_POSITIVE : SPPIM_ALL, negatives, t->scratch);
+        const size_t k = t->row + r;
         const int32_t scale = k < j->layer->k ? -j->layer->now.m[k] : 0;
         j->network->kernels->product_sparse_s8(
-            (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
-            work->d_rows + column * terms, terms * SPPIM_GROUP, sppim_ceil_div(t->panels, 2),
+            list_column(j, k, flip, s), work->d_rows + column * terms, terms * SPPIM_GROUP, sppim_groups_of(t->panels),
             (sppim_start){work->d_lanes + column, &scale}, s->gradient + r * t->ld, SPPIM_LANES);
     }
 }
@@ -199,7 +199,7 @@ static void finite_gradient(const sppim_job *j, const tile *t)
     uint64_t changed = 0;
     memset(s->gradient, 0, SPPIM_GRADIENT_CELLS * sizeof *s->gradient);
     for (size_t r = 0; r < t->rows; r++) {
-        const size_t k = t->row + r, count = list_column(j, k, SPPIM_ALL, 0, t->scratch);
+        const size_t k = t->row + r, count = list_column(j, k, SPPIM_UNSIGNED, s).count;
         for (size_t i = 0; i < count; i++)
             s->value16[i] = (int8_t)s->value[i];
         for (size_t p = 0; p < t->panels; p++) {

@@ -3,6 +3,7 @@
 #define SPPIM_JOB_H
 
 #include "network.h"
+#include "products.h"
 
 #define SPPIM_TASK_MACS ((size_t)8000000) /* a few milliseconds of work between two polls at the slowest level */
 

@@ -7,7 +7,6 @@
 #define SPPIM_KERNELS_H
 
 #include <stdbool.h>
-#include <string.h>
 
 #include "panel.h"
 #include "sppim.h"
@@ -38,36 +37,6 @@ typedef struct sppim_nonzeros {
 
 /* Which values become a list: all non-zeros as they are, or the magnitudes of those of one sign. */
 enum { SPPIM_ALL, SPPIM_NEGATIVE, SPPIM_POSITIVE };
-
-/* What skips zeros works on groups of columns, what does not on panels: an odd number of panels wastes half a group. */
-static inline size_t sppim_groups_of(size_t panels) { return sppim_ceil_div(panels, SPPIM_GROUP / SPPIM_PANEL); }
-
-/* Products that can skip zeros: by the bits of operands and weights. */
-enum { SPPIM_S8_BY_S8, SPPIM_S16_BY_S8, SPPIM_S16_BY_S16 };
-
-/* Whether lists of non-zeros make a product of `rows` rows with so many panels of weights faster: if they do so
- * below a density, in percent, for whole groups, and four or more rows, which share the weights that they load; two
- * or three; one (docs/kernels.md). */
-static inline bool sppim_product_skips(int kind, size_t rows, size_t panels, uint64_t values, uint64_t nonzeros)
-{
-    static const unsigned crossover[][3] = {{40, 50, 90}, {67, 90, 99}, {45, 67, 90}};
-    return 200 * sppim_groups_of(panels) * nonzeros < crossover[kind][rows >= 4 ? 0 : rows >= 2 ? 1 : 2] * panels * values;
-}
-
-/* Groups of columns that one reading of a list serves, while their weights stay in the second-level cache. */
-static inline size_t sppim_list_span(size_t depth, size_t weight_size)
-{
-    const size_t most = ((size_t)512 << 10) / (depth * SPPIM_GROUP * weight_size);
-    return sppim_larger(1, sppim_smaller(4, most));
-}
-
-/* The same for a gradient over so many images (docs/kernels.md). In quarters of a cycle, a row of it costs 2 an
- * image and panel, or 80, and 36 a group, and 9 a non-zero and group. */
-static inline bool sppim_gradient_skips(size_t panels, size_t images, size_t inputs, uint64_t nonzeros)
-{
-    const size_t groups = sppim_groups_of(panels);
-    return (80 + 36 * groups) * inputs + 9 * groups * nonzeros < 2 * panels * (uint64_t)images * inputs;
-}
 
 /* How weights are updated (A7.3, A5.2), and where the results go. Null: not wanted. */
 typedef struct sppim_update {
@@ -171,22 +140,6 @@ static inline sppim_update_rows sppim_further_rows(sppim_update_rows panel, size
 static inline size_t sppim_next_tile(size_t rows, size_t most)
 {
     return sppim_ceil_div(rows, sppim_ceil_div(rows, most));
-}
-
-/* Appends zero values to a list of bytes until it is a multiple of 4 long; returns its new length. Always writes
- * four, where compressing may have written, too: a loop over so few would be mispredicted as often as not. */
-static inline size_t sppim_pad_nonzeros(uint16_t *index, uint8_t *value, size_t count)
-{
-    memset(index + count, 0, SPPIM_DEPTH * sizeof *index);
-    memset(value + count, 0, SPPIM_DEPTH);
-    return sppim_round_up(count, SPPIM_DEPTH);
-}
-
-/* compress_s8, padded. */
-static inline size_t sppim_list_s8(const sppim_kernels *kernels, const int8_t *x, size_t count, int which, uint16_t *index,
-                                   uint8_t *value)
-{
-    return sppim_pad_nonzeros(index, value, kernels->compress_s8(x, count, which, index, value));
 }
 
 /* Fills the whole table. */

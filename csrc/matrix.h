@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "pool.h"
+#include "products.h"
 
 struct sppim_weights {
     size_t k, n;

@@ -117,9 +117,11 @@ static void prepare_errors(const outer *o, size_t group)
     const size_t at = group * SPPIM_GROUP * o->depth;
     o->engine->kernels->pack_s8(d.data, o->active, o->images, d.ld, o->skip ? NULL : o->quads + at, o->depth * SPPIM_PANEL,
                                 o->skip ? o->rows + at : NULL);
+    if (!o->flip || o->skip)
+        return;
     int32_t sum[SPPIM_GROUP] = {0};
     uint32_t nonzeros[SPPIM_GROUP] = {0};
-    for (size_t b = 0; o->flip && !o->skip && b < o->b; b += 255)
+    for (size_t b = 0; b < o->b; b += 255)
         o->engine->kernels->tally_s8(d.data + b * d.ld, sppim_smaller(255, o->b - b), d.ld, SPPIM_GROUP, sum, nonzeros);
     for (size_t c = 0; c < SPPIM_GROUP; c++)
         o->signed_start[group * SPPIM_GROUP + sppim_lane_of(c)] = -SPPIM_SIGNED * sum[c];
@@ -155,23 +157,15 @@ static void dense(const outer *o, size_t row, size_t rows, size_t column, size_t
     }
 }
 
-static size_t list(const outer *o, size_t k, int which, size_t found, struct scratch *s)
-{
-    return found + sppim_list_s8(o->engine->kernels, o->columns + k * o->columns_ld, o->images, which, s->index + found,
-                                 s->value + found);
-}
-
 static void sparse_row(const outer *o, size_t k, size_t column, size_t columns, struct scratch *s)
 {
     const size_t groups = sppim_ceil_div(columns, SPPIM_GROUP);
     const bool whole = columns % SPPIM_GROUP == 0;
     int32_t *to = o->g + k * o->n + column;
-    const size_t negatives = o->flip ? list(o, k, SPPIM_NEGATIVE, 0, s) : 0;
-    const size_t count = list(o, k, o->flip ? SPPIM_POSITIVE : SPPIM_ALL, negatives, s);
-    o->engine->kernels->product_sparse_s8(
-        (sppim_nonzeros){.index = s->index, .value = s->value, .negatives = negatives, .count = count},
-        o->rows + column * o->depth, o->depth * SPPIM_GROUP, groups, (sppim_start){0}, whole ? to : s->sums,
-        SPPIM_COLUMNS);
+    const sppim_nonzeros x = sppim_list_s8(o->engine->kernels, o->columns + k * o->columns_ld, o->images, o->flip, s->index,
+                                           s->value);
+    o->engine->kernels->product_sparse_s8(x, o->rows + column * o->depth, o->depth * SPPIM_GROUP, groups, (sppim_start){0},
+                                          whole ? to : s->sums, SPPIM_COLUMNS);
     if (!whole)
         memcpy(to, s->sums, columns * sizeof *to);
 }

@@ -12,7 +12,6 @@
 
 #define BLOCK_ROWS ((size_t)72) /* a multiple of the tiles of the vector levels */
 #define TASK_MACS  ((size_t)8000000)
-#define SPAN       ((size_t)4) /* groups of columns of a task, at most */
 #define LEAST_STEPS 32 /* if 32 bits hold fewer pairs of products, operands are split into bytes */
 
 enum { BYTES, WORDS, FINITE };
@@ -101,7 +100,7 @@ static size_t choose_span(const product *p)
     if (p->skip)
         return p->form == FINITE ? 1 : sppim_list_span(p->w->depth, p->w->bytes ? 1 : sizeof(int16_t));
     const size_t most = TASK_MACS / (BLOCK_ROWS * SPPIM_GROUP * p->w->k);
-    return p->engine->threads > 1 ? 1 : sppim_larger(1, sppim_smaller(SPAN, most));
+    return p->engine->threads > 1 ? 1 : sppim_larger(1, sppim_smaller(SPPIM_SPAN, most));
 }
 
 /* Lists of a single span are made where they are used, while they are in the first-level cache. */
@@ -205,13 +204,6 @@ static size_t pad_words(uint16_t *index, int16_t *value, size_t count)
     return sppim_round_up(count, SPPIM_DEPTH);
 }
 
-/* The non-zeros of a row that `which` names, to place `at` of the lists; returns how many, padding included. */
-static size_t list_bytes(const product *p, size_t r, int which, size_t at)
-{
-    return sppim_list_s8(p->engine->kernels, (const int8_t *)p->x + r * p->w->k, p->w->k, which, p->index + at,
-                         p->value + at);
-}
-
 /* All words of a row. */
 static size_t list_words(const product *p, size_t r, size_t at)
 {
@@ -220,7 +212,7 @@ static size_t list_words(const product *p, size_t r, size_t at)
                                                       p->value16 + at));
 }
 
-/* The bytes of a row of words that `which` names, the same way. */
+/* The bytes of a row of words that `which` names, to place `at` of the lists; returns how many, padding included. */
 static size_t list_split(const product *p, size_t r, int which, size_t at)
 {
     const int16_t *x = (const int16_t *)p->x + r * p->w->k;
@@ -243,16 +235,21 @@ static size_t list_widened(const product *p, size_t r, size_t at)
     return pad_words(p->index + at, p->value16 + at, found);
 }
 
+/* Bytes as the 8-bit kernels take them. */
+static int flip_of(const product *p) { return p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED; }
+
 static void list_row(const product *p, size_t r, size_t slot)
 {
-    size_t (*const by_sign)(const product *, size_t, int, size_t) = p->split ? list_split : list_bytes;
-    const size_t at = slot * p->list_ld;
+    const size_t at = slot * p->list_ld, k = p->w->k;
     size_t negatives = 0, count;
-    if (p->form == BYTES && p->type == SPPIM_U8) {
-        count = list_bytes(p, r, SPPIM_ALL, at);
-    } else if (p->form == BYTES || p->split) {
-        negatives = by_sign(p, r, SPPIM_NEGATIVE, at);
-        count = negatives + by_sign(p, r, SPPIM_POSITIVE, at + negatives);
+    if (p->form == BYTES) {
+        const sppim_nonzeros list = sppim_list_s8(p->engine->kernels, (const int8_t *)p->x + r * k, k, flip_of(p),
+                                                  p->index + at, p->value + at);
+        negatives = list.negatives;
+        count = list.count;
+    } else if (p->split) {
+        negatives = list_split(p, r, SPPIM_NEGATIVE, at);
+        count = negatives + list_split(p, r, SPPIM_POSITIVE, at + negatives);
     } else {
         count = (p->type == SPPIM_S16 ? list_words : list_widened)(p, r, at);
     }
@@ -324,7 +321,7 @@ static const void *operands(const product *p, int plane) { return p->in_place ? 
 static void dense_bytes(const product *p, const block *t)
 {
     const target y = narrow_target(p, t);
-    const int flip = p->type == SPPIM_S8 ? SPPIM_SIGNED : SPPIM_UNSIGNED;
+    const int flip = flip_of(p);
     const sppim_start start = {flip == SPPIM_SIGNED ? p->w->signed_start + t->column : NULL, NULL};
     p->engine->kernels->product_s8((const int8_t *)operands(p, 0) + t->first * p->ld, p->ld, t->rows,
                                    sppim_ceil_div(p->w->k, 4), flip, p->w->quads + t->column * p->w->depth, start, y.to,
@@ -336,13 +333,11 @@ static void dense_words(const product *p, const block *t)
 {
     static const int64_t zeros[SPPIM_PANEL];
     const target y = wide_target(p, t);
-    const size_t steps = sppim_ceil_div(p->w->k, 2), most = p->planes == 2 ? 255 : p->exact_steps;
-    const int16_t *pairs = p->w->pairs + t->column * p->w->depth;
+    const size_t most = p->planes == 2 ? 255 : p->exact_steps;
     for (int i = 0; i < p->planes; i++)
-        for (size_t step = 0; step < steps; step += most)
-            p->engine->kernels->product_s16((const int16_t *)operands(p, i) + t->first * p->ld + 2 * step, p->ld, t->rows,
-                                            sppim_smaller(most, steps - step), pairs + 2 * step * SPPIM_PANEL, 8 * i,
-                                            i || step ? NULL : zeros, y.to, y.ld);
+        sppim_product_words(p->engine->kernels, (const int16_t *)operands(p, i) + t->first * p->ld, p->ld, t->rows,
+                            sppim_ceil_div(p->w->k, 2), most, p->w->pairs + t->column * p->w->depth, 8 * i,
+                            i ? NULL : zeros, y.to, y.ld);
     copy_results(p, t, y, sizeof(int64_t));
 }
 
@@ -367,22 +362,15 @@ static void sparse_split(const product *p, const block *t)
     copy_results(p, t, y, sizeof(int64_t));
 }
 
-/* As many non-zeros at a time as 32 bits hold. */
 static void sparse_words(const product *p, const block *t)
 {
-    static const int64_t zeros[SPAN * SPPIM_GROUP];
+    static const int64_t zeros[SPPIM_SPAN * SPPIM_GROUP];
     const target y = wide_target(p, t);
-    const size_t stride = p->w->depth * SPPIM_GROUP, most = 2 * p->exact_steps / SPPIM_DEPTH * SPPIM_DEPTH;
-    for (size_t r = 0; r < t->rows; r++) {
-        const sppim_nonzeros all = listed(p, t->slot + r);
-        for (size_t i = 0; i == 0 || i < all.count; i += most) {
-            const sppim_nonzeros some = {.index = all.index + i, .value16 = all.value16 + i,
-                                         .count = sppim_smaller(most, all.count - i)};
-            p->engine->kernels->product_sparse_s16(some, p->w->words + t->column * p->w->depth, stride,
-                                                   t->width / SPPIM_GROUP, i ? NULL : zeros,
-                                                   (int64_t *)y.to + r * y.ld);
-        }
-    }
+    const size_t stride = p->w->depth * SPPIM_GROUP;
+    for (size_t r = 0; r < t->rows; r++)
+        sppim_product_sparse_words(p->engine->kernels, listed(p, t->slot + r), p->exact_steps,
+                                   p->w->words + t->column * p->w->depth, stride, t->width / SPPIM_GROUP, zeros,
+                                   (int64_t *)y.to + r * y.ld);
     copy_results(p, t, y, sizeof(int64_t));
 }
 
