@@ -35,7 +35,7 @@ uint64_t sppim_count_pot_image(const sppim_shape *s, sppim_place place)
 {
     if (place.output || place.rule == SPPIM_RULE_BP)
         return 0;
-    return (place.rule == SPPIM_RULE_LOCAL ? 2u : 1u) * (uint64_t)s->classes * (uint64_t)s->outputs;
+    return (place.rule == SPPIM_RULE_LOCAL ? 2u : 1u) * (uint64_t)s->classes * (uint64_t)s->features;
 }
 
 static void count_macs(const sppim_shape *s, sppim_place place, const sppim_backward_facts *f, sppim_counters *c)
@@ -88,7 +88,7 @@ static void count_traffic(const sppim_shape *s, sppim_place place, uint64_t imag
     c->ema_weight_read_bytes += weights + (inner ? weights : 0);
     c->ema_weight_write_bytes += weights;
     if (!bp && !place.output)
-        c->ema_random_read_bytes += ((uint64_t)s->classes * (uint64_t)s->outputs + 1) / 2;
+        c->ema_random_read_bytes += ((uint64_t)s->classes * (uint64_t)s->features + 1) / 2;
 }
 
 void sppim_count_backward(const sppim_shape *s, sppim_place place, const sppim_backward_facts *f, sppim_counters *c)
@@ -106,10 +106,12 @@ sppim_status sppim_shape_check(const sppim_shape *s)
         return SPPIM_ERROR_SHAPE;
     if (!sppim_within(s->rows, 1, most) || !sppim_within(s->columns, 1, most) || !sppim_within(s->positions, 1, most) ||
         !sppim_within(s->inputs, 1, most) || !sppim_within(s->outputs, 1, most) || !sppim_within(s->classes, 2, 1024) ||
-        !sppim_within(s->bias, 0, 1) || !sppim_within(s->centred, 0, 1) || !sppim_within(s->activation_bytes, 1, 8) ||
+        !sppim_within(s->features, 1, s->outputs) || !sppim_within(s->pooled, 0, 1) || !sppim_within(s->bias, 0, 1) || !sppim_within(s->centred, 0, 1) || !sppim_within(s->activation_bytes, 1, 8) ||
         !sppim_within(s->weight_bytes, 1, 8) || !sppim_within(s->macros, 1, 65535))
         return SPPIM_ERROR_RANGE;
-    if (s->columns * s->positions != s->outputs || s->rows * s->positions > UINT32_MAX)
+    const int64_t errors = s->columns * s->positions;
+    if ((s->pooled ? errors < s->outputs : errors != s->outputs) || s->rows * s->positions > UINT32_MAX ||
+        errors > UINT32_MAX)
         return SPPIM_ERROR_SHAPE;
     return SPPIM_OK;
 }
@@ -118,7 +120,7 @@ static sppim_status check_layer(const sppim_shape *s, size_t n, const uint32_t *
 {
     const sppim_status status = sppim_shape_check(s);
     for (size_t i = 0; status == SPPIM_OK && i < n; i++)
-        if (operands[i] > s->rows * s->positions || errors[i] > s->outputs)
+        if (operands[i] > s->rows * s->positions || errors[i] > s->columns * s->positions)
             return SPPIM_ERROR_RANGE;
     return status;
 }

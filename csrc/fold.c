@@ -107,6 +107,9 @@ static void prepare_fold(sppim_job *j)
     sppim_workspace *work = &j->network->work;
     memset(work->fold, 0, 2 * layer->depth);
     memcpy(work->fold, j->state->m, layer->k);
+    uint8_t bits = 0;
+    j->network->kernels->census_s8(work->fold, layer->k, &bits);
+    j->state->signed_means = bits > INT8_MAX;
     work->fold[layer->k] = -SPPIM_BIAS_INPUT;
     j->first = 0;
     while (!work->fold[j->first])
@@ -174,6 +177,6 @@ void sppim_layer_complete(sppim_network *network, size_t l)
     layer->now.has_rows = layer->now.has_words = false;
     pack_weights(network, l);
     for (size_t k = 0; k < layer->k; k++)
-        layer->now.m[k] = (int8_t)sppim_requantize1(layer->now.mean[k], 8, SPPIM_RNU, -128, 127);
+        layer->now.m[k] = (int8_t)sppim_requantize1(layer->now.mean[k % layer->channels], 8, SPPIM_RNU, -128, 127);
     sppim_layer_derive(network, l, &layer->now);
 }

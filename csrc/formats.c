@@ -1,7 +1,6 @@
 /* Default formats of a multi-layer perceptron (A9). */
-#include <string.h>
-
 #include "fixed.h"
+#include "geometry.h"
 
 static int at_least(int low, int x)
 {
@@ -50,12 +49,47 @@ static const int hidden_rates[SPPIM_RULE_COUNT][2] = {
     [SPPIM_RULE_BP] = {6, 5},
 };
 
-static int update_shift(const sppim_layer_config *c, int rule, int input_frac, int output)
+/* What the errors of a layer grow with: features that are projected, pixels that one of them sums, as powers of two. */
+typedef struct size_logs {
+    int features, window;
+} size_logs;
+
+static int update_shift(const sppim_layer_config *c, int64_t k, int rule, int input_frac, int output, size_logs logs)
 {
     const int base = output ? (c->centred ? 9 : 7) : hidden_rates[rule][c->centred];
     const int by_inputs = output || rule == SPPIM_RULE_BP;
-    const int by_size = by_inputs ? round_log2(c->inputs) : (ceil_log2(c->outputs) + 1) / 2;
+    const int by_size = by_inputs ? round_log2(k) : logs.features + logs.window;
     return at_least(0, base + by_size + input_frac - c->weight_frac);
+}
+
+/* A9 for a layer whose geometry is in *c. */
+static sppim_status fill(sppim_layer_config *c, int32_t rule, int32_t product_bits, int32_t centred, int32_t first,
+                         int32_t output)
+{
+    sppim_geometry g;
+    const sppim_status status = sppim_geometry_of(c, &g);
+    if (status != SPPIM_OK)
+        return status;
+    if (rule < 0 || rule >= SPPIM_RULE_COUNT || product_bits < 2 || product_bits > 16)
+        return SPPIM_ERROR_RANGE;
+    const int64_t k = (int64_t)g.k;
+    const int input_frac = first ? 7 : 5;
+    const size_logs logs = {(ceil_log2((int64_t)g.features) + 1) / 2, ceil_log2((int64_t)(g.scores.size * g.scores.size))};
+    c->weight_frac = weight_fraction(k);
+    c->init_bound = (int32_t)isqrt(((int64_t)6 << (2 * c->weight_frac)) / k) / (output ? 2 : 1);
+    c->product_bits = product_bits;
+    const int product_frac = c->weight_frac - 16 + product_bits;
+    c->fp_shift = output ? 0 : at_least(0, product_frac + input_frac - 5);
+    c->fp_round = SPPIM_RNU;
+    c->activation_max = 127;
+    c->margin_log2 = output ? at_least(7, product_frac + input_frac) : 7 + logs.features + logs.window;
+    c->delta_shift = output ? 0 : 4;
+    c->bp_shift = at_least(0, product_frac);
+    c->centred = centred != 0;
+    c->update_shift = update_shift(c, k, rule, input_frac, output, logs);
+    c->update_round = SPPIM_SR;
+    c->pot_levels = 4;
+    return SPPIM_OK;
 }
 
 sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits,
@@ -64,29 +98,28 @@ sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule,
 {
     if (!config)
         return SPPIM_ERROR_NULL;
-    if (inputs < 1 || inputs > 65535 || outputs < 1 || outputs > 65535 || rule < 0 ||
-        rule >= SPPIM_RULE_COUNT || product_bits < 2 || product_bits > 16)
+    sppim_layer_config c = {.struct_size = sizeof c, .inputs = inputs, .outputs = outputs, .score_window = 1};
+    const sppim_status status = fill(&c, rule, product_bits, centred, first, output);
+    if (status == SPPIM_OK)
+        *config = c;
+    return status;
+}
+
+sppim_status sppim_convolution_defaults(const sppim_window *window, int32_t outputs, int32_t pooling,
+                                        int32_t pooling_size, int32_t score_window, int32_t rule,
+                                        int32_t product_bits, int32_t centred, int32_t first,
+                                        sppim_layer_config *config)
+{
+    if (!window || !config)
+        return SPPIM_ERROR_NULL;
+    const int64_t pixels = (int64_t)window->height * window->width;
+    if (!sppim_within(pixels, 1, 1 << 20) || !sppim_within(window->channels, 1, (1 << 20) / pixels))
         return SPPIM_ERROR_RANGE;
-    const int input_frac = first ? 7 : 5;
-    sppim_layer_config c;
-    memset(&c, 0, sizeof c);
-    c.struct_size = sizeof c;
-    c.inputs = inputs;
-    c.outputs = outputs;
-    c.weight_frac = weight_fraction(inputs);
-    c.init_bound = (int32_t)isqrt(((int64_t)6 << (2 * c.weight_frac)) / inputs) / (output ? 2 : 1);
-    c.product_bits = product_bits;
-    const int product_frac = c.weight_frac - 16 + product_bits;
-    c.fp_shift = output ? 0 : at_least(0, product_frac + input_frac - 5);
-    c.fp_round = SPPIM_RNU;
-    c.activation_max = 127;
-    c.margin_log2 = output ? at_least(7, product_frac + input_frac) : 7 + (ceil_log2(outputs) + 1) / 2;
-    c.delta_shift = output ? 0 : 4;
-    c.bp_shift = at_least(0, product_frac);
-    c.centred = centred != 0;
-    c.update_shift = update_shift(&c, rule, input_frac, output);
-    c.update_round = SPPIM_SR;
-    c.pot_levels = 4;
-    *config = c;
-    return SPPIM_OK;
+    sppim_layer_config c = {.struct_size = sizeof c, .inputs = (int32_t)(pixels * window->channels), .outputs = outputs,
+                            .window = *window, .pooling = pooling, .pooling_size = pooling_size,
+                            .score_window = score_window};
+    const sppim_status status = fill(&c, rule, product_bits, centred, first, 0);
+    if (status == SPPIM_OK)
+        *config = c;
+    return status;
 }

@@ -1,5 +1,5 @@
 /* FP of a layer (A5): facts about its inputs, lists of their non-zeros, products, activations. */
-#include "job.h"
+#include "block.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ static void survey_task(void *context, size_t index, sppim_worker *worker)
     const size_t ld = sppim_input_ld(j->layer);
     uint8_t bits = 0;
     for (size_t b = first_image(j, index); b < last_image(j, index); b++)
-        j->flight->input_nonzeros[j->l * j->flight->n + b] =
+        j->flight->value_nonzeros[j->l * j->flight->n + b] =
             (uint32_t)j->network->kernels->census_s8(j->flight->x[j->l] + b * ld, ld, &bits);
     if (bits > 127)
         atomic_store_explicit(&j->flight->negative, true, memory_order_relaxed);
@@ -46,7 +46,7 @@ static void tally_task(void *context, size_t index, sppim_worker *worker)
     const size_t ld = sppim_input_ld(j->layer), first = index * j->rows;
     const size_t columns = sppim_smaller(j->rows, ld - first);
     int32_t *sum = j->flight->x_sum[j->l] + first;
-    uint32_t *nonzeros = j->layer->column_nonzeros + first;
+    uint32_t *nonzeros = j->layer->value_nonzeros + first;
     memset(sum, 0, columns * sizeof *sum);
     memset(nonzeros, 0, columns * sizeof *nonzeros);
     for (size_t b = 0; b < j->flight->n && !sppim_worker_stop(worker); b += 255)
@@ -61,33 +61,49 @@ static bool tally_columns(sppim_job j)
     return sppim_pool_run(j.network->pool, tally_task, &j, sppim_ceil_div(ld, j.rows));
 }
 
+/* How often operands are not zero, from how often values are (A12.2). */
+static void columns_task(void *context, size_t index, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    sppim_layer *layer = j->layer;
+    const sppim_window *window = &layer->config.window;
+    sppim_count_columns(window, layer->down, layer->across, layer->value_nonzeros, layer->now.m, (uint32_t)j->flight->n,
+                        index / (size_t)window->columns, index % (size_t)window->columns, layer->column_nonzeros);
+}
+
+static bool tally_operands(const sppim_job *j)
+{
+    if (!tally_columns(*j))
+        return false;
+    const sppim_window *window = &j->layer->config.window;
+    sppim_job copy = *j;
+    return !j->layer->windowed || sppim_pool_run(j->network->pool, columns_task, &copy,
+                                                 (size_t)window->rows * (size_t)window->columns);
+}
+
 /* ---- lists of non-zeros, 16-bit copies, starts --------------------------------------------------------------- */
 
 static void list_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
-    const sppim_list *list = &j->network->work.list;
-    const int flip = j->layer->bytes ? sppim_input_flip(j->flight, j->l) : SPPIM_UNSIGNED; /* words keep their signs */
-    for (size_t b = first_image(j, index); b < last_image(j, index); b++) {
-        const size_t at = b * list->ld;
-        const sppim_nonzeros x = sppim_list_s8(j->network->kernels, j->flight->x[j->l] + b * sppim_input_ld(j->layer),
-                                               j->layer->k, flip, list->index + at, list->value + at);
-        list->negatives[b] = (uint32_t)x.negatives;
-        list->count[b] = (uint32_t)x.count;
-        for (size_t i = 0; !j->layer->bytes && i < x.count; i++)
-            list->value16[at + i] = (int8_t)x.value[i];
-    }
+    for (size_t b = first_image(j, index); b < last_image(j, index); b++)
+        sppim_list_operands(j, j->flight->x[j->l] + b * sppim_input_ld(j->layer), &j->network->work.list, b);
+}
+
+static void widen(const int8_t *restrict x, size_t count, int16_t *restrict out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = x[i];
 }
 
 static void widen_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
-    const size_t ld = sppim_input_ld(j->layer);
-    const int8_t *x = j->flight->x[j->l];
-    for (size_t i = first_image(j, index) * ld; i < last_image(j, index) * ld; i++)
-        j->network->work.x16[i] = x[i];
+    const size_t ld = sppim_input_ld(j->layer), first = first_image(j, index), count = last_image(j, index) - first;
+    widen(j->flight->x[j->l] + first * ld, count * ld, j->network->work.x16 + first * ld);
 }
 
 /* S less what signed operands add as unsigned ones: 128 times the rows of V that the product meets. */
@@ -106,180 +122,110 @@ static void signed_start_task(void *context, size_t panel, sppim_worker *worker)
     }
 }
 
-/* Brings the inputs, and the weights, into the form that the product wants. */
+/* Brings the weights, and without a window the inputs, into the form that the product wants. */
 static bool prepare(sppim_job *j)
 {
+    const sppim_layer *layer = j->layer;
     const size_t tasks = sppim_ceil_div(j->flight->n, j->rows);
-    if (!j->layer->fp_finite && !sppim_layer_repack(j->network, j->l, j->skip))
+    if (!layer->fp_finite && !sppim_layer_repack(j->network, j->l, j->skip))
         return false;
-    if (j->skip)
-        return sppim_pool_run(j->network->pool, list_task, j, tasks);
-    if (!j->layer->bytes)
-        return sppim_pool_run(j->network->pool, widen_task, j, tasks);
-    return !sppim_input_flip(j->flight, j->l) || sppim_pool_run(j->network->pool, signed_start_task, j, j->layer->panels);
+    if (layer->bytes && !j->skip)
+        return !sppim_input_flip(layer, j->flight) ||
+               sppim_pool_run(j->network->pool, signed_start_task, j, layer->panels);
+    return layer->windowed || sppim_pool_run(j->network->pool, j->skip ? list_task : widen_task, j, tasks);
 }
 
-/* ---- products of a block of images with some columns ----------------------------------------------------------- */
-
-typedef struct block {
-    size_t first, rows;    /* images */
-    size_t column, width;  /* whole groups; the last one may lack a panel */
-    size_t panels;
-    sppim_scratch *scratch;
-} block;
-
-static sppim_nonzeros listed(const sppim_job *j, size_t b)
-{
-    const sppim_list *list = &j->network->work.list;
-    const size_t at = b * list->ld;
-    return (sppim_nonzeros){.index = list->index + at, .value = list->value + at,
-                            .value16 = list->value16 ? list->value16 + at : NULL, .negatives = list->negatives[b],
-                            .count = list->count[b]};
-}
-
-static const int8_t *inputs(const sppim_job *j, const block *t)
-{
-    return j->flight->x[j->l] + t->first * sppim_input_ld(j->layer);
-}
-
-/* Sums of 8-bit products by lane, into scratch->sums. */
-static void multiply_bytes(const sppim_job *j, const block *t)
-{
-    const sppim_layer *layer = j->layer;
-    const int flip = sppim_input_flip(j->flight, j->l);
-    const int32_t *start = flip ? j->network->work.signed_start : layer->now.start_lanes;
-    for (size_t p = 0; p < t->panels; p++) {
-        const size_t column = t->column + p * SPPIM_PANEL;
-        j->network->kernels->product_s8(inputs(j, t), sppim_input_ld(layer), t->rows, sppim_ceil_div(layer->k, 4), flip,
-                                        layer->now.quads + column * layer->depth, (sppim_start){start + column, NULL},
-                                        t->scratch->sums + p * SPPIM_PANEL, t->width, SPPIM_LANES);
-    }
-}
-
-static void skip_bytes(const sppim_job *j, const block *t)
-{
-    const sppim_layer *layer = j->layer;
-    for (size_t r = 0; r < t->rows; r++)
-        j->network->kernels->product_sparse_s8(listed(j, t->first + r), layer->now.rows + t->column * layer->depth,
-                                               layer->depth * SPPIM_GROUP, t->width / SPPIM_GROUP,
-                                               (sppim_start){layer->now.start_lanes + t->column, NULL},
-                                               t->scratch->sums + r * t->width, SPPIM_LANES);
-}
-
-/* Sums of 16-bit products by column, start included, into scratch->wide. */
-static void multiply_words(const sppim_job *j, const block *t)
-{
-    const sppim_layer *layer = j->layer;
-    const size_t ld = sppim_input_ld(layer);
-    for (size_t p = 0; p < t->panels; p++) {
-        const size_t column = t->column + p * SPPIM_PANEL;
-        sppim_product_words(j->network->kernels, j->network->work.x16 + t->first * ld, ld, t->rows,
-                            sppim_ceil_div(layer->k, 2), sppim_exact_steps(layer),
-                            layer->now.pairs + column * layer->depth, 0, layer->now.start + column,
-                            t->scratch->wide + p * SPPIM_PANEL, t->width);
-    }
-}
-
-static void skip_words(const sppim_job *j, const block *t)
-{
-    const sppim_layer *layer = j->layer;
-    for (size_t r = 0; r < t->rows; r++)
-        sppim_product_sparse_words(j->network->kernels, listed(j, t->first + r), sppim_exact_steps(layer),
-                                   layer->now.words + t->column * layer->depth, layer->depth * SPPIM_GROUP,
-                                   t->width / SPPIM_GROUP, layer->now.start + t->column, t->scratch->wide + r * t->width);
-}
-
-/* A5.4 with an accumulator that may overflow. */
-static void multiply_finite(const sppim_job *j, const block *t)
-{
-    const sppim_accumulator accumulator = j->layer->config.fp_accumulator;
-    uint64_t changed = 0;
-    for (size_t p = 0; p < t->panels; p++)
-        for (size_t r = 0; r < t->rows; r++) {
-            const size_t column = t->column + p * SPPIM_PANEL;
-            int64_t *wide = t->scratch->wide + r * t->width + p * SPPIM_PANEL;
-            int32_t sums[SPPIM_PANEL];
-            for (size_t c = 0; c < SPPIM_PANEL; c++) {
-                const int64_t start = j->layer->now.start[column + c], fitted = sppim_fit1(start, accumulator);
-                changed += fitted != start;
-                sums[sppim_column_lane(c)] = (int32_t)fitted;
-            }
-            changed += j->network->kernels->product_finite_s16(
-                listed(j, t->first + r), j->layer->now.pairs + column * j->layer->depth, accumulator, sums);
-            for (size_t c = 0; c < SPPIM_PANEL; c++)
-                wide[c] = sums[sppim_column_lane(c)];
-        }
-    sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
-}
-
-/* ---- results of a block ----------------------------------------------------------------------------------------- */
-
-static bool finish_from_sums(const sppim_job *j)
-{
-    const sppim_layer_config *c = &j->layer->config;
-    return j->layer->bytes && !j->layer->place.output && c->fp_round == SPPIM_RNU && c->fp_shift <= 31;
-}
-
-static void sums_to_wide(const block *t)
-{
-    for (size_t r = 0; r < t->rows; r++)
-        for (size_t c = 0; c < t->panels * SPPIM_PANEL; c++)
-            t->scratch->wide[r * t->width + c] = t->scratch->sums[r * t->width + sppim_lane_of(c)];
-}
-
-static void finish_scores(const sppim_job *j, const block *t)
-{
-    const size_t n = j->layer->n;
-    for (size_t r = 0; r < t->rows; r++)
-        memcpy(j->flight->scores + (t->first + r) * n + t->column, t->scratch->wide + r * t->width,
-               sppim_smaller(t->width, n - t->column) * sizeof *j->flight->scores);
-}
-
-static void finish_activations(const sppim_job *j, const block *t)
-{
-    const sppim_layer_config *c = &j->layer->config;
-    const sppim_kernels *kernels = j->network->kernels;
-    size_t saturated = 0;
-    for (size_t r = 0; r < t->rows; r++)
-        for (size_t p = 0; p < t->panels; p++) {
-            const size_t at = r * t->width + p * SPPIM_PANEL;
-            int8_t *y = j->flight->x[j->l + 1] + (t->first + r) * j->layer->ld + t->column + p * SPPIM_PANEL;
-            saturated += finish_from_sums(j)
-                             ? kernels->requantize_relu_s32(t->scratch->sums + at, c->fp_shift, c->activation_max, y)
-                             : kernels->requantize_relu_s64(t->scratch->wide + at, c->fp_shift, c->fp_round,
-                                                            c->activation_max, y);
-        }
-    sppim_add_saturations(j->layer, SPPIM_SAT_ACTIVATION, saturated);
-}
+/* ---- images as rows of operands ---------------------------------------------------------------------------------- */
 
 static void forward_task(void *context, size_t index, sppim_worker *worker)
 {
     const sppim_job *j = context;
     const sppim_layer *layer = j->layer;
-    const size_t spans = sppim_ceil_div(layer->groups, j->span), group = index % spans * j->span;
-    block t = {.first = index / spans * j->rows, .column = group * SPPIM_GROUP,
-               .scratch = &j->network->scratch[worker->id]};
-    t.rows = sppim_smaller(j->rows, j->flight->n - t.first);
-    t.width = sppim_smaller(j->span, layer->groups - group) * SPPIM_GROUP;
-    t.panels = sppim_smaller(t.width / SPPIM_PANEL, layer->panels - 2 * group);
-    if (layer->bytes) {
-        (j->skip ? skip_bytes : multiply_bytes)(j, &t);
-        if (!finish_from_sums(j))
-            sums_to_wide(&t);
-    } else {
-        (layer->fp_finite ? multiply_finite : j->skip ? skip_words : multiply_words)(j, &t);
+    const size_t spans = sppim_ceil_div(layer->groups, j->span), first = index / spans * j->rows;
+    const size_t ld = sppim_input_ld(layer);
+    sppim_block t = {.job = j, .rows = sppim_smaller(j->rows, j->flight->n - first),
+                     .x = j->flight->x[j->l] + first * ld, .x16 = j->network->work.x16 + first * ld, .ld = ld,
+                     .list = &j->network->work.list, .first = first, .scratch = &j->network->scratch[worker->id]};
+    sppim_block_columns(&t, index % spans * j->span);
+    sppim_block_multiply(&t);
+    if (layer->place.output)
+        sppim_block_scores(&t, j->flight->scores + first * layer->n);
+    else
+        sppim_block_activations(&t, j->flight->x[j->l + 1] + first * layer->out_ld, layer->out_ld);
+}
+
+/* ---- a window moved over an image (A12) -------------------------------------------------------------------------- */
+
+/* Operands of some positions of an image, in the form that the product wants. */
+static void unfold_block(sppim_block *t, const int8_t *image, size_t position)
+{
+    const sppim_layer *layer = t->job->layer;
+    sppim_scratch *s = t->scratch;
+    sppim_unfold_positions(&layer->config.window, layer->across, image, layer->now.m, position, t->rows, s->operands,
+                           layer->operand_ld);
+    for (size_t r = 0; r < t->rows; r++) {
+        int8_t *operands = s->operands + r * layer->operand_ld;
+        memset(operands + layer->k, 0, layer->operand_ld - layer->k);
+        if (t->job->skip)
+            sppim_list_operands(t->job, operands, &s->list, r);
+        else if (!layer->bytes)
+            widen(operands, layer->operand_ld, s->operands16 + r * layer->operand_ld);
     }
-    (layer->place.output ? finish_scores : finish_activations)(j, &t);
+}
+
+/* Operands of an image that are not zero: pixels, as often as they are read, and means in the place of padding. */
+static uint32_t count_operands(const sppim_job *j, const int8_t *image)
+{
+    const sppim_layer *layer = j->layer;
+    const uint64_t taps = (uint64_t)layer->positions * (uint64_t)(layer->k / layer->channels);
+    uint8_t bits = 0;
+    return (uint32_t)(sppim_count_operands(j->network->kernels, &layer->config.window, &layer->uses, image) +
+                      (taps - layer->uses.inside) *
+                          j->network->kernels->census_s8(layer->now.m, layer->channels, &bits));
+}
+
+static void finish_image(const sppim_job *j, size_t b, const int8_t *activations)
+{
+    const sppim_layer *layer = j->layer;
+    uint8_t *keep = j->flight->pooled[j->l];
+    sppim_pool_image(&layer->pooling, layer->config.pooling, activations, layer->ld, layer->n,
+                     j->flight->x[j->l + 1] + b * layer->out_ld, keep ? keep + b * layer->pooled_size : NULL);
+}
+
+static void window_task(void *context, size_t b, sppim_worker *worker)
+{
+    const sppim_job *j = context;
+    const sppim_layer *layer = j->layer;
+    const int8_t *image = j->flight->x[j->l] + b * sppim_input_ld(layer);
+    sppim_scratch *s = &j->network->scratch[worker->id];
+    sppim_block t = {.job = j, .x = s->operands, .x16 = s->operands16, .ld = layer->operand_ld, .list = &s->list,
+                     .scratch = s};
+    for (size_t first = 0; first < layer->positions && !sppim_worker_stop(worker); first += j->rows) {
+        t.rows = sppim_smaller(j->rows, layer->positions - first);
+        unfold_block(&t, image, first);
+        for (size_t group = 0; group < layer->groups; group += j->span) {
+            sppim_block_columns(&t, group);
+            sppim_block_multiply(&t);
+            if (layer->place.output)
+                sppim_block_scores(&t, j->flight->scores + b * layer->n);
+            else
+                sppim_block_activations(&t, s->outputs + first * layer->ld, layer->ld);
+        }
+    }
+    if (!layer->place.output)
+        finish_image(j, b, s->outputs);
+    if (j->flight != &j->network->evaluation)
+        j->flight->input_nonzeros[j->l * j->flight->n + b] = count_operands(j, image);
 }
 
 /* ---- the phase --------------------------------------------------------------------------------------------------- */
 
-static uint64_t input_nonzeros(const sppim_job *j)
+static uint64_t total(const uint32_t *nonzeros, size_t n)
 {
-    uint64_t total = 0;
-    for (size_t b = 0; b < j->flight->n; b++)
-        total += j->flight->input_nonzeros[j->l * j->flight->n + b];
-    return total;
+    uint64_t sum = 0;
+    for (size_t b = 0; b < n; b++)
+        sum += nonzeros[b];
+    return sum;
 }
 
 /* Zero product weights that non-zero operands meet, the fold's included (C2). */
@@ -301,19 +247,38 @@ static void count_forward(const sppim_job *j)
     uint8_t bits = 0;
     const size_t fold = j->network->kernels->census_s8(now->m, layer->k, &bits);
     const uint64_t gated = count_gated(layer->column_nonzeros, now->m, now->row_zeros, layer->k, fold);
-    const sppim_forward_facts facts = {.images = j->flight->n, .operand_nonzeros = input_nonzeros(j),
+    const size_t n = j->flight->n;
+    const sppim_forward_facts facts = {.images = n, .operand_nonzeros = total(j->flight->input_nonzeros + j->l * n, n),
                                        .fold_nonzeros = 1 + fold, .weight_gated = now->row_zeros[layer->k] + gated};
-    sppim_count_forward(&layer->shape, &facts, &layer->delta);
+    sppim_count_forward(&layer->shape, &facts, &layer->counted);
 }
 
 static bool choose_skipping(const sppim_job *j)
 {
+    const size_t n = j->flight->n;
     if (j->layer->fp_finite)
         return true;
     if (j->network->config.path != SPPIM_PATH_AUTO)
         return j->network->config.path == SPPIM_PATH_SPARSE;
-    return sppim_product_skips(j->layer->bytes ? SPPIM_S8_BY_S8 : SPPIM_S16_BY_S16, j->flight->n, j->layer->panels,
-                               (uint64_t)j->flight->n * j->layer->k, input_nonzeros(j));
+    return sppim_product_skips(j->layer->bytes ? SPPIM_S8_BY_S8 : SPPIM_S16_BY_S16, n * j->layer->positions,
+                               j->layer->panels, (uint64_t)n * j->layer->inputs,
+                               total(j->flight->value_nonzeros + j->l * n, n));
+}
+
+/* The products: an image a task, or a block of images and a span of columns. */
+static bool multiply(sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    const size_t n = j->flight->n, most = SPPIM_BLOCK_ROWS / j->span;
+    if (layer->windowed) {
+        j->rows = most;
+        return sppim_pool_run(j->network->pool, window_task, j, n);
+    }
+    if (j->flight != &j->network->evaluation)
+        memcpy(j->flight->input_nonzeros + j->l * n, j->flight->value_nonzeros + j->l * n, n * sizeof(uint32_t));
+    j->rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)) / j->span);
+    return sppim_pool_run(j->network->pool, forward_task, j,
+                          sppim_ceil_div(n, j->rows) * sppim_ceil_div(layer->groups, j->span));
 }
 
 bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
@@ -323,15 +288,11 @@ bool sppim_layer_forward(sppim_network *network, size_t l, sppim_flight *flight)
     const bool counted = flight != &network->evaluation; /* A8.5: inference counts nothing */
     j.skip = choose_skipping(&j);
     j.span = j.skip && !layer->fp_finite ? sppim_list_span(layer->depth, layer->bytes ? 1 : sizeof(int16_t)) : 1;
-    if ((counted && !tally_columns(j)) || !prepare(&j))
+    if ((counted && !tally_operands(&j)) || !prepare(&j))
         return false;
     if (counted)
         layer->skipping = j.skip; /* its layout is there now: an interruption leaves no promise behind */
-    j.rows = sppim_at_least_one(sppim_smaller(SPPIM_BLOCK_ROWS, SPPIM_TASK_MACS / (layer->k * SPPIM_GROUP)) / j.span);
-    if (!sppim_pool_run(network->pool, forward_task, &j,
-                        sppim_ceil_div(flight->n, j.rows) * sppim_ceil_div(layer->groups, j.span)))
-        return false;
-    if (!layer->place.output && !sppim_survey_inputs(network, l + 1, flight))
+    if (!multiply(&j) || (!layer->place.output && !sppim_survey_inputs(network, l + 1, flight)))
         return false;
     if (counted)
         count_forward(&j);

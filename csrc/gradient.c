@@ -1,64 +1,73 @@
-/* GC of a layer, its update and running means (A7, A6.7).
+/* GC of a layer, its update and running means (A7, A6.7, A12).
  *
  * The gradient is a product like any other: its operands are the columns of x, its weights the errors d, its terms
- * the images. Images without an error are left out; the sums that are left go straight into the update, tile by
- * tile. */
+ * the images, or the positions of some images at a time. Terms without an error are left out; the sums that are left
+ * go straight into the update, tile by tile. */
 #include "job.h"
 
 #include <string.h>
 
 #include "fixed.h"
 
-static size_t padded_images(const sppim_job *j) { return sppim_round_up(j->images, SPPIM_DEPTH); }
+static size_t padded_terms(const sppim_job *j) { return sppim_round_up(j->terms, SPPIM_DEPTH); }
 
 /* ---- preparation ---------------------------------------------------------------------------------------------- */
 
 /* Whether the update takes a single image as it is, without summing a gradient. */
-static bool single_image(const sppim_job *j) { return j->images == 1 && !j->skip && !j->layer->gc_finite; }
+static bool single_image(const sppim_job *j)
+{
+    return j->terms == 1 && !j->skip && !j->layer->gc_finite && !j->layer->windowed;
+}
 
 /* The errors of one group of columns as weights: in the layout that is wanted. */
 static void pack_errors(const sppim_job *j, size_t group)
 {
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
-    const size_t column = group * SPPIM_GROUP, at = column * padded_images(j);
+    const size_t column = group * SPPIM_GROUP, at = column * padded_terms(j);
     if (!layer->gc_finite) {
-        j->network->kernels->pack_s8(layer->d + column, work->active, j->images, layer->ld,
-                                     j->skip ? NULL : work->d_quads + at, padded_images(j) * SPPIM_PANEL,
+        j->network->kernels->pack_s8(j->d + column, work->active, j->terms, layer->ld,
+                                     j->skip ? NULL : work->d_quads + at, padded_terms(j) * SPPIM_PANEL,
                                      j->skip ? work->d_rows + at : NULL);
         return;
     }
-    for (size_t i = 0; i < j->images; i++)
+    for (size_t i = 0; i < j->terms; i++)
         for (size_t c = column; c < column + SPPIM_GROUP; c++)
-            work->d_pairs[c / SPPIM_PANEL * SPPIM_PANEL * padded_images(j) +
+            work->d_pairs[c / SPPIM_PANEL * SPPIM_PANEL * padded_terms(j) +
                           sppim_in_pairs(i, sppim_column_lane(c % SPPIM_PANEL))] =
-                layer->d[work->active[i] * layer->ld + c];
+                j->d[work->active[i] * layer->ld + c];
 }
 
-/* D of one group of columns, and its errors. */
-static void prepare_errors(const sppim_job *j, size_t group)
+/* D of one group of columns: of these terms and, for a finite accumulator, those before. */
+static void sum_errors(const sppim_job *j, size_t column)
 {
     sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
-    const size_t column = group * SPPIM_GROUP;
-    memset(layer->error_sum + column, 0, SPPIM_GROUP * sizeof *layer->error_sum);
-    memset(layer->error_column_nonzeros + column, 0, SPPIM_GROUP * sizeof *layer->error_column_nonzeros);
-    for (size_t b = 0; b < j->flight->n; b += 255)
-        j->network->kernels->tally_s8(layer->d + b * layer->ld + column, sppim_smaller(255, j->flight->n - b), layer->ld,
-                                      SPPIM_GROUP, layer->error_sum + column, layer->error_column_nonzeros + column);
-    for (size_t c = column; c < column + SPPIM_GROUP; c++) {
-        work->d_lanes[sppim_lane_of(c)] = layer->error_sum[c];
+    int32_t sum[SPPIM_GROUP] = {0};
+    for (size_t b = 0; b < j->images * layer->positions; b += 255)
+        j->network->kernels->tally_s8(j->d + b * layer->ld + column,
+                                      sppim_smaller(255, j->images * layer->positions - b), layer->ld, SPPIM_GROUP, sum,
+                                      layer->error_column_nonzeros + column);
+    for (size_t i = 0; i < SPPIM_GROUP; i++) {
+        const size_t c = column + i, lane = sppim_lane_of(c);
+        layer->error_sum[c] += sum[i];
+        work->d_lanes[lane] = layer->gc_finite ? layer->error_sum[c] : sum[i];
         if (single_image(j))
-            work->d_row[sppim_lane_of(c)] = (int16_t)layer->error_sum[c];
+            work->d_row[lane] = (int16_t)sum[i];
     }
+}
+
+static void prepare_errors(const sppim_job *j, size_t group)
+{
+    sum_errors(j, group * SPPIM_GROUP);
     if (!single_image(j))
         pack_errors(j, group);
 }
 
 /* A7.4: floor((512 X + n) / (2 n)) for an input's sum X over n images. */
-static int64_t batch_mean(int32_t sum, int64_t n)
+static int64_t batch_mean(int64_t sum, int64_t n)
 {
-    const int64_t twice = 512 * (int64_t)sum + n;
+    const int64_t twice = 512 * sum + n;
     return twice >= 0 ? twice / (2 * n) : -((-twice + 2 * n - 1) / (2 * n));
 }
 
@@ -90,20 +99,20 @@ static void prepare_inputs(const sppim_job *j, size_t first)
 {
     const sppim_layer *layer = j->layer;
     sppim_workspace *work = &j->network->work;
-    const int flip = sppim_input_flip(j->flight, j->l);
-    const size_t ld = work->batch_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
+    const int flip = sppim_input_flip(j->layer, j->flight);
+    const size_t ld = work->terms_ld, last = sppim_smaller(first + SPPIM_GROUP, layer->depth);
     const size_t inputs = first < layer->k ? sppim_smaller(layer->k, last) : first; /* end of the inputs among them */
     const int8_t *x = j->flight->x[j->l] + first;
     if (first < layer->k && !single_image(j))
-        j->network->kernels->transpose_s8(x, work->active, j->images, sppim_input_ld(layer), SPPIM_GROUP,
+        j->network->kernels->transpose_s8(x, work->active, j->terms, sppim_input_ld(layer), SPPIM_GROUP,
                                           work->x_columns + first * ld, ld);
     subtract_means(x + work->active[0] * sppim_input_ld(layer), layer->now.m + first, inputs - first, flip,
                    work->x_row + first, work->d_scale + first);
     for (size_t k = inputs; k < last; k++) {
         work->d_scale[k] = -flip;
         work->x_row[k] = k == layer->k ? SPPIM_BIAS_INPUT : 0;
-        memset(work->x_columns + k * ld, 0, padded_images(j));
-        memset(work->x_columns + k * ld, work->x_row[k], j->images);
+        memset(work->x_columns + k * ld, 0, padded_terms(j));
+        memset(work->x_columns + k * ld, work->x_row[k], j->terms);
     }
     if (layer->config.centred)
         update_means(j->flight->x_sum[j->l] + first, layer->now.mean + first, inputs - first, (int32_t)j->flight->n,
@@ -120,14 +129,104 @@ static void prepare_task(void *context, size_t index, sppim_worker *worker)
         prepare_inputs(j, (index - j->layer->groups) * SPPIM_GROUP);
 }
 
+static bool prepare_images(sppim_job *j)
+{
+    return sppim_pool_run(j->network->pool, prepare_task, j,
+                          j->layer->groups + sppim_ceil_div(j->layer->depth, SPPIM_GROUP));
+}
+
 /* The images that have errors. */
 static void find_active_images(sppim_job *j)
 {
-    j->images = 0;
     j->network->work.active[0] = 0;
     for (size_t b = 0; b < j->flight->n; b++)
         if (j->flight->error_nonzeros[j->l * j->flight->n + b])
-            j->network->work.active[j->images++] = (uint16_t)b;
+            j->network->work.active[j->terms++] = (uint16_t)b;
+}
+
+/* ---- preparation with a window (A12) ------------------------------------------------------------------------------ */
+
+/* Errors of the positions of one image, and which have any. */
+static void spread_task(void *context, size_t i, sppim_worker *worker)
+{
+    (void)worker;
+    const sppim_job *j = context;
+    const sppim_layer *layer = j->layer;
+    sppim_workspace *work = &j->network->work;
+    if (!sppim_errors_as_they_are(layer))
+        sppim_layer_spread(layer, j->flight, j->l, j->part + i, work->d + i * layer->positions * layer->ld);
+    for (size_t p = i * layer->positions; p < (i + 1) * layer->positions; p++) {
+        uint8_t bits = 0;
+        work->position_nonzeros[p] =
+            (uint32_t)j->network->kernels->census_s8(j->d + p * layer->ld, layer->n, &bits);
+    }
+}
+
+static void find_active_positions(sppim_job *j)
+{
+    sppim_workspace *work = &j->network->work;
+    for (size_t p = 0; p < j->images * j->layer->positions; p++)
+        if (work->position_nonzeros[p])
+            work->active[j->terms++] = (uint16_t)p;
+}
+
+/* Operands of some active positions, the constant of the bias after them, as columns. */
+static void unfold_columns(const sppim_job *j, size_t first, sppim_scratch *s)
+{
+    sppim_layer *layer = j->layer;
+    sppim_workspace *work = &j->network->work;
+    const size_t rows = sppim_smaller(SPPIM_BLOCK_ROWS, j->terms - first);
+    uint16_t order[SPPIM_BLOCK_ROWS];
+    uint64_t pairs = 0;
+    for (size_t r = 0; r < rows; r++) {
+        const size_t term = work->active[first + r], b = j->part + term / layer->positions;
+        int8_t *operands = s->operands + r * layer->operand_ld;
+        uint8_t bits = 0;
+        order[r] = (uint16_t)r;
+        sppim_unfold_positions(&layer->config.window, layer->across, j->flight->x[j->l] + b * sppim_input_ld(layer),
+                               layer->now.m, term % layer->positions, 1, operands, 0);
+        memset(operands + layer->k, 0, layer->operand_ld - layer->k);
+        operands[layer->k] = SPPIM_BIAS_INPUT;
+        pairs += (uint64_t)work->position_nonzeros[term] * j->network->kernels->census_s8(operands, layer->k, &bits);
+    }
+    j->network->kernels->transpose_s8(s->operands, order, rows, layer->operand_ld, layer->operand_ld,
+                                      work->x_columns + first, work->terms_ld);
+    atomic_fetch_add_explicit(&layer->pairs, pairs, memory_order_relaxed);
+}
+
+static void prepare_window_task(void *context, size_t index, sppim_worker *worker)
+{
+    const sppim_job *j = context;
+    if (index < j->layer->groups)
+        prepare_errors(j, index);
+    else
+        unfold_columns(j, (index - j->layer->groups) * SPPIM_BLOCK_ROWS, &j->network->scratch[worker->id]);
+}
+
+static bool prepare_positions(sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    const int flip = sppim_input_flip(layer, j->flight);
+    for (size_t k = 0; k < layer->depth; k++)
+        j->network->work.d_scale[k] = (k < layer->k ? -layer->now.m[k] : 0) - flip;
+    return sppim_pool_run(j->network->pool, prepare_window_task, j,
+                          layer->groups + sppim_ceil_div(j->terms, SPPIM_BLOCK_ROWS));
+}
+
+/* A12.8 */
+static void update_channel_means(const sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    const size_t pixels = layer->inputs / layer->channels;
+    for (size_t c = 0; c < layer->channels; c++) {
+        int64_t sum = 0;
+        for (size_t p = 0; p < pixels; p++)
+            sum += j->flight->x_sum[j->l][p * layer->channels + c];
+        const int64_t change = batch_mean(sum, (int64_t)(j->flight->n * pixels)) - layer->now.mean[c];
+        layer->next.mean[c] = (int16_t)(layer->now.mean[c] + sppim_shr(change, 4, SPPIM_RNU));
+    }
+    for (size_t k = 0; k < layer->k; k++)
+        layer->next.m[k] = (int8_t)sppim_requantize1(layer->next.mean[k % layer->channels], 8, SPPIM_RNU, -128, 127);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
@@ -151,15 +250,15 @@ typedef struct tile {
 static sppim_nonzeros list_column(const sppim_job *j, size_t k, int flip, const sppim_scratch *s)
 {
     const sppim_workspace *work = &j->network->work;
-    return sppim_list_s8(j->network->kernels, work->x_columns + k * work->batch_ld, j->images, flip, s->index, s->value);
+    return sppim_list_s8(j->network->kernels, work->x_columns + k * work->terms_ld, j->terms, flip, s->index, s->value);
 }
 
 static void dense_gradient(const sppim_job *j, const tile *t)
 {
     const sppim_workspace *work = &j->network->work;
-    const size_t terms = padded_images(j), column = t->panel * SPPIM_PANEL;
-    j->network->kernels->product_s8(work->x_columns + t->row * work->batch_ld, work->batch_ld, t->rows, terms / 4,
-                                    sppim_input_flip(j->flight, j->l), work->d_quads + column * terms,
+    const size_t terms = padded_terms(j), column = t->panel * SPPIM_PANEL;
+    j->network->kernels->product_s8(work->x_columns + t->row * work->terms_ld, work->terms_ld, t->rows, terms / 4,
+                                    sppim_input_flip(j->layer, j->flight), work->d_quads + column * terms,
                                     (sppim_start){work->d_lanes + column, work->d_scale + t->row}, t->scratch->gradient,
                                     t->ld, SPPIM_LANES);
 }
@@ -168,8 +267,8 @@ static void sparse_gradient(const sppim_job *j, const tile *t)
 {
     const sppim_workspace *work = &j->network->work;
     const sppim_scratch *s = t->scratch;
-    const size_t terms = padded_images(j), column = t->panel * SPPIM_PANEL;
-    const int flip = sppim_input_flip(j->flight, j->l);
+    const size_t terms = padded_terms(j), column = t->panel * SPPIM_PANEL;
+    const int flip = sppim_input_flip(j->layer, j->flight);
     for (size_t r = 0; r < t->rows; r++) {
         const size_t k = t->row + r;
         const int32_t scale = k < j->layer->k ? -j->layer->now.m[k] : 0;
@@ -191,27 +290,55 @@ static uint64_t centre_row(const sppim_job *j, size_t k, const int32_t *sums, in
     return changed;
 }
 
-/* A7.1 with an accumulator that may overflow: the images in their order, then the mean. */
+static int32_t *sums_so_far(const sppim_job *j, const tile *t, size_t r, size_t p)
+{
+    return j->network->work.gradient + ((t->panel + p) * j->layer->depth + t->row + r) * SPPIM_PANEL;
+}
+
+/* Whether these terms are the last ones of the batch. */
+static bool last_part(const sppim_job *j) { return j->part + j->images == j->flight->n; }
+
+/* A7.1 with an accumulator that may overflow: the terms in their order, then the mean. */
 static void finite_gradient(const sppim_job *j, const tile *t)
 {
     const sppim_workspace *work = &j->network->work;
     const sppim_scratch *s = t->scratch;
     uint64_t changed = 0;
-    memset(s->gradient, 0, SPPIM_GRADIENT_CELLS * sizeof *s->gradient);
     for (size_t r = 0; r < t->rows; r++) {
         const size_t k = t->row + r, count = list_column(j, k, SPPIM_UNSIGNED, s).count;
         for (size_t i = 0; i < count; i++)
             s->value16[i] = (int8_t)s->value[i];
         for (size_t p = 0; p < t->panels; p++) {
             int32_t *gradient = s->gradient + r * t->ld + p * SPPIM_PANEL;
+            if (j->part)
+                memcpy(gradient, sums_so_far(j, t, r, p), SPPIM_PANEL * sizeof *gradient);
+            else
+                memset(gradient, 0, SPPIM_PANEL * sizeof *gradient);
             changed += j->network->kernels->product_finite_s16(
                 (sppim_nonzeros){.index = s->index, .value16 = s->value16, .count = count},
-                work->d_pairs + (t->panel + p) * padded_images(j) * SPPIM_PANEL, j->layer->config.gc_accumulator,
+                work->d_pairs + (t->panel + p) * padded_terms(j) * SPPIM_PANEL, j->layer->config.gc_accumulator,
                 gradient);
-            changed += centre_row(j, k, work->d_lanes + (t->panel + p) * SPPIM_PANEL, gradient);
+            if (last_part(j))
+                changed += centre_row(j, k, work->d_lanes + (t->panel + p) * SPPIM_PANEL, gradient);
+            else
+                memcpy(sums_so_far(j, t, r, p), gradient, SPPIM_PANEL * sizeof *gradient);
         }
     }
     sppim_add_saturations(j->layer, SPPIM_SAT_ACC, changed);
+}
+
+/* The sums of the parts before and those of this one, in the place where the next part, or the update, wants them. */
+static void join_parts(const sppim_job *j, const tile *t, size_t p, int32_t *restrict gradient)
+{
+    for (size_t r = 0; r < t->rows; r++) {
+        int32_t *restrict sum = sums_so_far(j, t, r, p), *restrict row = gradient + r * t->ld;
+        if (last_part(j))
+            for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
+                row[lane] += sum[lane];
+        else
+            for (size_t lane = 0; lane < SPPIM_PANEL; lane++)
+                sum[lane] = row[lane] + (j->part ? sum[lane] : 0);
+    }
 }
 
 /* ---- update ------------------------------------------------------------------------------------------------------ */
@@ -222,13 +349,20 @@ static sppim_update update_of(const sppim_job *j)
     const sppim_key key = sppim_key_make(j->network->config.seed, SPPIM_STREAM_ROUNDING, j->l, j->flight->batch);
     sppim_update u = {.shift = c->update_shift + j->flight->rate_shift, .round = c->update_round, .k0 = key.k0,
                       .k1 = key.k1, .product_bits = c->product_bits, .columns = j->layer->n};
-    u.narrow = ((j->images * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
+    const uint64_t terms = j->layer->windowed ? j->flight->n * j->layer->positions : j->terms;
+    u.narrow = ((terms * 255 * SPPIM_ERROR_MAX) >> u.shift) < INT16_MAX;
     return u;
 }
 
-static void update_panel(const sppim_job *j, const sppim_update *u, const tile *t, size_t panel, const int32_t *gradient)
+/* What becomes of the sums of a tile's panel p. */
+static void update_panel(const sppim_job *j, const sppim_update *u, const tile *t, size_t p, int32_t *gradient)
 {
     sppim_layer *layer = j->layer;
+    const size_t panel = t->panel + p;
+    if (j->partial && !layer->gc_finite)
+        join_parts(j, t, p, gradient);
+    if (!last_part(j))
+        return;
     const uint32_t index = (uint32_t)(t->row * layer->n + panel * SPPIM_PANEL);
     const size_t clipped = j->network->kernels->update_s16(
         u, gradient, t->ld, t->rows, index, sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
@@ -238,9 +372,9 @@ static void update_panel(const sppim_job *j, const sppim_update *u, const tile *
 /* Rows whose gradient is zero keep their weights: inputs without a negative one that sum to zero are all zero. */
 static bool nothing_to_do(const sppim_job *j, size_t row, size_t rows)
 {
-    if (!j->layer->in_place || (j->images && sppim_input_flip(j->flight, j->l)))
+    if (!j->layer->in_place || j->layer->windowed || (j->terms && sppim_input_flip(j->layer, j->flight)))
         return false;
-    for (size_t k = row; k < row + rows && j->images; k++)
+    for (size_t k = row; k < row + rows && j->terms; k++)
         if (k == j->layer->k || (k < j->layer->k && (j->flight->x_sum[j->l][k] || j->layer->now.m[k])))
             return false;
     return true;
@@ -262,7 +396,7 @@ static unsigned erring_panels(const sppim_job *j, size_t panel, size_t panels)
 {
     unsigned erring = 0;
     for (size_t p = 0; p < panels; p++) {
-        uint32_t nonzeros = !j->layer->in_place;
+        uint32_t nonzeros = !j->layer->in_place || j->partial;
         for (size_t c = 0; c < SPPIM_PANEL; c++)
             nonzeros |= j->layer->error_column_nonzeros[(panel + p) * SPPIM_PANEL + c];
         erring |= (unsigned)(nonzeros != 0) << p;
@@ -278,7 +412,7 @@ static void update_by_rows(const sppim_job *j, const sppim_update *u, tile t, si
         (j->layer->gc_finite ? finite_gradient : sparse_gradient)(j, &t);
         for (size_t p = 0; p < t.panels; p++)
             if (t.erring >> p & 1)
-                update_panel(j, u, &t, t.panel + p, t.scratch->gradient + p * SPPIM_PANEL);
+                update_panel(j, u, &t, p, t.scratch->gradient + p * SPPIM_PANEL);
         t.row += t.rows;
     }
 }
@@ -292,7 +426,7 @@ static void update_by_panels(const sppim_job *j, const sppim_update *u, tile t, 
         for (; one.erring; one.panel++, one.erring >>= 1)
             if (one.erring & 1) {
                 dense_gradient(j, &one);
-                update_panel(j, u, &one, one.panel, t.scratch->gradient);
+                update_panel(j, u, &one, 0, t.scratch->gradient);
             }
         t.row += t.rows;
     }
@@ -397,12 +531,15 @@ static void choose_layout(sppim_layer *layer)
 
 static bool choose_skipping(const sppim_job *j)
 {
+    const uint32_t *values = j->flight->value_nonzeros + j->l * j->flight->n + j->part;
     uint64_t nonzeros = 0;
-    for (size_t i = 0; i < j->images; i++)
-        nonzeros += j->flight->input_nonzeros[j->l * j->flight->n + j->network->work.active[i]];
-    if (j->network->config.path == SPPIM_PATH_AUTO)
-        return sppim_gradient_skips(j->layer->panels, j->images, j->layer->k, nonzeros);
-    return j->network->config.path == SPPIM_PATH_SPARSE;
+    if (j->network->config.path != SPPIM_PATH_AUTO)
+        return j->network->config.path == SPPIM_PATH_SPARSE;
+    for (size_t i = 0; !j->layer->windowed && i < j->terms; i++)
+        nonzeros += values[j->network->work.active[i]];
+    for (size_t i = 0; j->layer->windowed && i < j->images; i++) /* as if a window saw the average */
+        nonzeros += values[i] * (uint64_t)j->layer->k / j->layer->inputs * j->terms / j->images;
+    return sppim_gradient_skips(j->layer->panels, j->terms, j->layer->k, nonzeros);
 }
 
 /* ---- counters, and the phase ------------------------------------------------------------------------------------- */
@@ -412,7 +549,8 @@ static uint64_t pot_done(const sppim_job *j, size_t b)
     const sppim_layer *layer = j->layer;
     if (layer->place.output || layer->place.rule == SPPIM_RULE_BP)
         return 0;
-    const uint64_t y = j->flight->input_nonzeros[(j->l + 1) * j->flight->n + b];
+    const uint64_t y = layer->windowed ? layer->feature_nonzeros[b]
+                                       : j->flight->value_nonzeros[(j->l + 1) * j->flight->n + b];
     uint8_t bits = 0;
     const uint64_t e = j->network->kernels->census_s8(layer->e + b * layer->class_ld, layer->classes, &bits);
     return y * (e + (layer->place.rule == SPPIM_RULE_LOCAL ? layer->classes : 0));
@@ -423,33 +561,69 @@ static void count_backward(const sppim_job *j)
     sppim_layer *layer = j->layer;
     const size_t n = j->flight->n, at = j->l * n;
     uint8_t bits = 0;
-    sppim_backward_facts facts = {.images = n};
+    sppim_backward_facts facts = {.images = n, .pair_nonzeros = layer->pairs};
     facts.fold_nonzeros = 1 + j->network->kernels->census_s8(layer->now.m, layer->k, &bits);
     for (size_t c = 0; c < layer->n; c++)
         facts.error_sum_nonzeros += layer->error_sum[c] != 0;
     for (size_t b = 0; b < n; b++) {
         const uint64_t d = j->flight->error_nonzeros[at + b];
         facts.error_nonzeros += d;
-        facts.pair_nonzeros += d * j->flight->input_nonzeros[at + b];
+        facts.pair_nonzeros += layer->windowed ? 0 : d * j->flight->input_nonzeros[at + b];
         facts.pot_done += pot_done(j, b);
     }
     for (size_t c = 0; layer->now.column_zeros && !layer->place.first && c < layer->n; c++)
         facts.column_gated += (uint64_t)layer->error_column_nonzeros[c] * layer->now.column_zeros[c];
-    sppim_count_backward(&layer->shape, layer->place, &facts, &layer->delta);
+    sppim_count_backward(&layer->shape, layer->place, &facts, &layer->counted);
+}
+
+static bool update_by_gradient(sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    j->rows = sppim_round_up(sppim_smaller(2 * PANEL_ROWS, sppim_ceil_div(layer->depth, 2)), WIDE_ROWS);
+    return sppim_pool_run(j->network->pool, gradient_task, j,
+                          sppim_ceil_div(layer->depth, j->rows) * sppim_ceil_div(layer->panels, TASK_PANELS));
+}
+
+static bool update_from_images(sppim_job *j)
+{
+    j->images = j->flight->n;
+    j->d = j->layer->delta;
+    find_active_images(j);
+    j->skip = choose_skipping(j);
+    return prepare_images(j) && (single_image(j) ? update_by_image(j) : update_by_gradient(j));
+}
+
+/* Some images at a time; the last ones bring the update. */
+static bool update_from_positions(sppim_job *j)
+{
+    const sppim_layer *layer = j->layer;
+    const size_t n = j->flight->n, step = sppim_gradient_images(j->network, layer);
+    j->partial = step < n;
+    for (j->part = 0; j->part < n; j->part += step) {
+        j->images = sppim_smaller(step, n - j->part);
+        j->d = sppim_errors_as_they_are(layer) ? layer->delta + j->part * layer->ld : j->network->work.d;
+        j->terms = 0;
+        if (!sppim_pool_run(j->network->pool, spread_task, j, j->images))
+            return false;
+        find_active_positions(j);
+        j->skip = choose_skipping(j);
+        if (!prepare_positions(j) || !update_by_gradient(j))
+            return false;
+    }
+    if (layer->config.centred)
+        update_channel_means(j);
+    return true;
 }
 
 bool sppim_layer_update(sppim_network *network, size_t l, sppim_flight *flight)
 {
     sppim_layer *layer = &network->layers[l];
     sppim_job j = {.network = network, .layer = layer, .l = l, .flight = flight};
-    const size_t inputs = sppim_ceil_div(layer->depth, SPPIM_GROUP);
-    find_active_images(&j);
-    j.skip = choose_skipping(&j);
-    j.rows = sppim_round_up(sppim_smaller(2 * PANEL_ROWS, sppim_ceil_div(layer->depth, 2)), WIDE_ROWS);
     choose_layout(layer);
-    const size_t tasks = sppim_ceil_div(layer->depth, j.rows) * sppim_ceil_div(layer->panels, TASK_PANELS);
-    if (!sppim_pool_run(network->pool, prepare_task, &j, layer->groups + inputs) ||
-        !(single_image(&j) ? update_by_image(&j) : sppim_pool_run(network->pool, gradient_task, &j, tasks)))
+    layer->pairs = 0;
+    memset(layer->error_sum, 0, layer->ld * sizeof *layer->error_sum);
+    memset(layer->error_column_nonzeros, 0, layer->ld * sizeof *layer->error_column_nonzeros);
+    if (!(layer->windowed ? update_from_positions : update_from_images)(&j))
         return false;
     if (!layer->place.output && layer->place.rule == SPPIM_RULE_LOCAL &&
         !sppim_pool_run(network->pool, score_bias_task, &j, sppim_ceil_div(layer->classes, 64)))

@@ -14,7 +14,10 @@ typedef struct sppim_job {
     sppim_flight *flight;
     sppim_state *state; /* fold.c only */
     size_t rows;        /* of one task: images in forward.c and error.c, weight rows in gradient.c */
-    size_t images;      /* gradient.c: images with errors */
+    size_t terms;       /* gradient.c: images or positions with errors, */
+    size_t part, images; /* of so many images from this one on, */
+    const int8_t *d;    /* whose errors are these, */
+    bool partial;       /* and which are not the whole batch */
     size_t pairs;       /* gradient.c: of rows that a single image changes, */
     bool narrow;        /* and whether their gradients are (sppim_update) */
     size_t first;       /* fold.c: row of the first operand that is not zero, a multiple of SPPIM_DEPTH */

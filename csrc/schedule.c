@@ -49,8 +49,10 @@ static uint64_t lepu_or_array_cycles(const sppim_schedule *s, size_t l, uint64_t
 {
     const sppim_shape *shape = &s->shapes[l];
     const sppim_place place = {s->config.rule, l == 0, l == s->layers - 1};
+    const uint64_t pot = sppim_count_pot_image(shape, place);
+    const uint64_t additions = pot && shape->features < shape->outputs ? (uint64_t)shape->outputs : 0;
     if (place.rule != SPPIM_RULE_BP)
-        return ceil_div(sppim_count_pot_image(shape, place), (uint64_t)s->config.lepu_lanes);
+        return ceil_div(pot + additions, (uint64_t)s->config.lepu_lanes);
     if (place.first)
         return 0;
     return ceil_div(errors * ceil_div((uint64_t)shape->rows, (uint64_t)s->config.macro_columns),
@@ -62,7 +64,8 @@ static void set_durations(const sppim_schedule *s, size_t l, uint64_t operands, 
     const sppim_shape *shape = &s->shapes[l];
     const uint64_t rows = (uint64_t)shape->rows, columns = (uint64_t)shape->columns, macros = (uint64_t)shape->macros;
     const uint64_t groups = ceil_div(columns, (uint64_t)s->config.macro_columns);
-    slot->duration[FP] = ceil_div(operands * groups, macros);
+    const uint64_t pooled = shape->pooled ? (uint64_t)shape->positions : 0;
+    slot->duration[FP] = ceil_div((operands + pooled) * groups, macros);
     slot->duration[EP] = lepu_or_array_cycles(s, l, errors);
     slot->duration[GC] = ceil_div(rows * groups * errors, columns * macros);
     slot->duration[UP] = ceil_div((rows + (uint64_t)shape->bias) * groups * (shape->centred ? 3 : 1), macros);

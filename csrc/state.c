@@ -42,11 +42,11 @@ static tensor_view view_tensor(const sppim_layer *layer, int32_t tensor)
     case SPPIM_WEIGHTS:
         return (tensor_view){layer->now.w, (layer->k + 1) * layer->n, sizeof(int16_t), SPPIM_WEIGHT_MAX};
     case SPPIM_MEANS:
-        return (tensor_view){layer->now.mean, layer->k, sizeof(int16_t), layer->config.centred ? 32768 : 0};
+        return (tensor_view){layer->now.mean, layer->channels, sizeof(int16_t), layer->config.centred ? 32768 : 0};
     case SPPIM_SCORE_BIAS:
         return (tensor_view){layer->now.score_bias, hidden ? layer->classes : 0, hidden ? sizeof(int32_t) : 0,
                              layer->place.rule == SPPIM_RULE_LOCAL ? SPPIM_SCORE_BIAS_MAX : 0};
-    default: return (tensor_view){layer->codes, hidden ? layer->classes * layer->n : 0, hidden ? 1 : 0, 0};
+    default: return (tensor_view){layer->codes, hidden ? layer->classes * layer->features : 0, hidden ? 1 : 0, 0};
     }
 }
 

@@ -28,7 +28,7 @@ static bool take_labels(const sppim_network *network, const int32_t *labels, siz
 /* Copies images into rows of x[0]; what lies beyond the inputs stays zero. */
 static void take_images(const sppim_network *network, const int8_t *x, size_t n, sppim_flight *flight)
 {
-    const size_t k = network->layers[0].k, ld = sppim_input_ld(&network->layers[0]);
+    const size_t k = network->layers[0].inputs, ld = sppim_input_ld(&network->layers[0]);
     flight->n = n;
     flight->negative = false;
     for (size_t b = 0; b < n; b++)
@@ -98,7 +98,7 @@ static void begin(sppim_network *network)
     for (size_t l = 0; l < network->layer_count; l++) {
         sppim_layer *layer = &network->layers[l];
         layer->updated = false;
-        memset(&layer->delta, 0, sizeof layer->delta);
+        memset(&layer->counted, 0, sizeof layer->counted);
         for (int i = 0; i < SPPIM_SATS; i++)
             atomic_store(&layer->saturations[i], 0);
     }
@@ -109,12 +109,12 @@ static void commit(sppim_network *network)
 {
     for (size_t l = 0; l < network->layer_count; l++) {
         sppim_layer *layer = &network->layers[l];
-        layer->delta.acc_saturations = layer->saturations[SPPIM_SAT_ACC];
-        layer->delta.activation_saturations = layer->saturations[SPPIM_SAT_ACTIVATION];
-        layer->delta.error_saturations = layer->saturations[SPPIM_SAT_ERROR];
-        layer->delta.delta_saturations = layer->saturations[SPPIM_SAT_DELTA];
-        layer->delta.weight_saturations = layer->saturations[SPPIM_SAT_WEIGHT];
-        add_counters(&layer->counters, &layer->delta);
+        layer->counted.acc_saturations = layer->saturations[SPPIM_SAT_ACC];
+        layer->counted.activation_saturations = layer->saturations[SPPIM_SAT_ACTIVATION];
+        layer->counted.error_saturations = layer->saturations[SPPIM_SAT_ERROR];
+        layer->counted.delta_saturations = layer->saturations[SPPIM_SAT_DELTA];
+        layer->counted.weight_saturations = layer->saturations[SPPIM_SAT_WEIGHT];
+        add_counters(&layer->counters, &layer->counted);
         if (layer->updated) {
             const sppim_state old = layer->now;
             layer->now = layer->next;

@@ -19,7 +19,8 @@ from sppim_core.arithmetic import quantize_inputs
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
 from sppim_core.errors import ChipError, DataError, IsaError, ShapeError
-from sppim_core.formats import Accumulator, LayerFormat, mlp_formats
+from sppim_core.formats import Accumulator, LayerFormat, Window
+from sppim_core.layers import Conv, layer_formats
 from sppim_core.network import Network
 from sppim_core.schedule import Schedule, Shape
 from sppim_core.train import Trainer
@@ -29,6 +30,7 @@ __all__ = [
     "Accumulator",
     "Chip",
     "ChipError",
+    "Conv",
     "Counters",
     "DataError",
     "IsaError",
@@ -38,12 +40,13 @@ __all__ = [
     "Shape",
     "ShapeError",
     "Trainer",
+    "Window",
     "arithmetic",
     "convolution",
     "data",
     "get_include",
     "kernels",
-    "mlp_formats",
+    "layer_formats",
     "plot",
     "quantize_inputs",
     "report",

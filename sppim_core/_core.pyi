@@ -11,6 +11,8 @@ ARITHMETIC_VERSION: int
 RULES: tuple[str, ...]
 ROUNDINGS: tuple[str, ...]
 OVERFLOWS: tuple[str, ...]
+POOLINGS: tuple[str, ...]
+WINDOW_SIZE: int
 EXECUTIONS: tuple[str, ...]
 PATHS: tuple[str, ...]
 STREAMS: dict[str, int]
@@ -33,6 +35,18 @@ def draw16(seed: int, stream: int, layer: int, step: int, first: int, count: int
 def layer_defaults(
     inputs: int, outputs: int, rule: int, product_bits: int, centred: bool, first: bool, output: bool
 ) -> dict[str, Any]: ...
+def convolution_defaults(
+    window: dict[str, int],
+    outputs: int,
+    pooling: int,
+    pooling_size: int,
+    score_window: int,
+    rule: int,
+    product_bits: int,
+    centred: bool,
+    first: bool,
+) -> dict[str, Any]: ...
+def layer_shape(layer: dict[str, Any], classes: int) -> tuple[tuple[int, int], dict[str, int]]: ...
 def count_batch(
     shapes: list[dict[str, int]], rule: int, operand_nonzeros: NDArray[np.uint32], error_nonzeros: NDArray[np.uint32]
 ) -> NDArray[np.uint64]: ...

@@ -23,6 +23,8 @@ ARITHMETIC_VERSION = SPPIM_ARITHMETIC_VERSION
 RULES = ("local", "drtp", "dfa", "bp")
 ROUNDINGS = ("rnu", "rne", "rdn", "rod", "sr")
 OVERFLOWS = ("saturate", "wrap")
+POOLINGS = ("none", "max", "mean")
+WINDOW_SIZE = sizeof(sppim_window)
 EXECUTIONS = ("sequential", "pipelined")
 PATHS = ("auto", "dense", "sparse")
 STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4}
@@ -366,9 +368,35 @@ def layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t produc
     cdef sppim_layer_config config
     _check(sppim_layer_defaults(inputs, outputs, rule, product_bits, centred, first, output, &config),
            "layer_defaults")
+    return _layer_row(config)
+
+
+def convolution_defaults(dict window, int32_t outputs, int32_t pooling, int32_t pooling_size, int32_t score_window,
+                         int32_t rule, int32_t product_bits, bint centred, bint first):
+    """The same for a hidden convolution; window: the fields of sppim_window."""
+    cdef sppim_window c_window = dict(window, struct_size=sizeof(sppim_window))
+    cdef sppim_layer_config config
+    _check(sppim_convolution_defaults(&c_window, outputs, pooling, pooling_size, score_window, rule, product_bits,
+                                      centred, first, &config), "convolution_defaults")
+    return _layer_row(config)
+
+
+cdef _layer_row(sppim_layer_config config):
     result = dict(config)
     del result["struct_size"]
     return result
+
+
+def layer_shape(dict layer, int64_t classes):
+    """(height, width) of a layer's output, and its sppim_shape as a dictionary."""
+    cdef sppim_layer_config config = dict(layer, struct_size=sizeof(sppim_layer_config))
+    cdef sppim_shape shape
+    cdef size_t height, width
+    _check(sppim_layer_image(&config, &height, &width), "layer_shape")
+    _check(sppim_layer_shape(&config, classes, &shape), "layer_shape")
+    result = dict(shape)
+    del result["struct_size"]
+    return (height, width), result
 
 
 cdef class Core:

@@ -10,8 +10,9 @@ EXECUTIONS = _core.EXECUTIONS
 PATHS = _core.PATHS
 
 _RANGES = {
-    "inputs": (1, 65535),
+    "inputs": (1, 1 << 20),
     "outputs": (1, 65535),
+    "score_window": (1, 16),
     "weight_frac": (0, 62),
     "init_bound": (0, 32639),
     "product_bits": (2, 16),
@@ -39,9 +40,33 @@ class Accumulator:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A12.1: rows x columns pixels, moved over an image of height x width pixels with so many channels."""
+
+    height: int
+    width: int
+    channels: int
+    rows: int
+    columns: int
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self):
+        for name in ("height", "width", "channels", "rows", "columns", "stride"):
+            check.integer(name, getattr(self, name), 1, 65535)
+        check.integer("padding", self.padding, 0, min(self.rows, self.columns) - 1)
+        if self.rows > self.height + 2 * self.padding or self.columns > self.width + 2 * self.padding:
+            raise ShapeError(
+                f"a window of {self.rows} x {self.columns} is larger than images of {self.height} x {self.width} "
+                f"with padding {self.padding}"
+            )
+
+
+@dataclass(frozen=True)
 class LayerFormat:
     """All open numbers of one layer; the clauses are named in csrc/include/sppim.h. Change some with
-    dataclasses.replace(). Rounding names: A1.1, and "sr" (stochastic) for the update."""
+    dataclasses.replace(). Rounding names: A1.1, and "sr" (stochastic) for the update. With a window, outputs are the
+    channels of the output's image."""
 
     inputs: int
     outputs: int
@@ -60,6 +85,10 @@ class LayerFormat:
     update_round: str = "sr"
     fp_accumulator: Accumulator = field(default_factory=Accumulator)
     gc_accumulator: Accumulator = field(default_factory=Accumulator)
+    window: Window | None = None
+    pooling: str = "none"
+    pooling_size: int = 0
+    score_window: int = 1
 
     def __post_init__(self):
         for name, (low, high) in _RANGES.items():
@@ -70,9 +99,51 @@ class LayerFormat:
         for name in ("fp_accumulator", "gc_accumulator"):
             if not isinstance(getattr(self, name), Accumulator):
                 raise TypeError(f"{name} must be an Accumulator, not {getattr(self, name)!r}")
+        self._check_geometry()
+
+    def _check_geometry(self) -> None:
+        pooled = check.choice("pooling", self.pooling, _core.POOLINGS) != "none"
+        check.integer("pooling_size", self.pooling_size, *((2, 16) if pooled else (0, 0)))
+        if self.window is None:
+            check.integer("inputs", self.inputs, 1, 65535)
+            if pooled or self.score_window != 1:
+                raise ValueError("pooling and score_window need a window (a convolution)")
+        elif not isinstance(self.window, Window):
+            raise TypeError(f"window must be a Window, not {self.window!r}")
+        elif self.inputs != self.window.height * self.window.width * self.window.channels:
+            raise ShapeError(f"inputs must be height x width x channels of the window, not {self.inputs}")
+        try:
+            self.image
+        except ValueError:
+            raise ShapeError(
+                f"pooling by {self.pooling_size}: too large for this window's positions, or a layer beyond A12.1"
+            ) from None
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width, channels of the output."""
+        height, width = _core.layer_shape(to_core(self), 2)[0]
+        return height, width, self.outputs
+
+    @property
+    def values(self) -> int:
+        """Values of the output."""
+        height, width, channels = self.image
+        return height * width * channels
+
+    @property
+    def positions(self) -> int:
+        """P: products of an image, one for each position of the window."""
+        return _core.layer_shape(to_core(self), 2)[1]["positions"]
+
+    @property
+    def fan_in(self) -> int:
+        """K: inputs of a product."""
+        w = self.window
+        return self.inputs if w is None else w.rows * w.columns * w.channels
 
 
-def _from_core(row: dict) -> LayerFormat:
+def from_core(row: dict) -> LayerFormat:
     named = dict(
         row,
         centred=bool(row["centred"]),
@@ -81,6 +152,9 @@ def _from_core(row: dict) -> LayerFormat:
     )
     for name in ("fp_accumulator", "gc_accumulator"):
         named[name] = Accumulator(row[name]["bits"], _core.OVERFLOWS[row[name]["overflow"]])
+    window = dict(row["window"])
+    named["window"] = Window(**window) if window.pop("struct_size") else None
+    named["pooling"] = _core.POOLINGS[row["pooling"]]
     return LayerFormat(**named)
 
 
@@ -95,20 +169,14 @@ def to_core(layer: LayerFormat) -> dict:
     for name in ("fp_accumulator", "gc_accumulator"):
         accumulator = row[name]
         row[name] = {"bits": accumulator.bits, "overflow": _core.OVERFLOWS.index(accumulator.overflow)}
+    row["window"] = window_row(layer.window)
+    row["pooling"] = _core.POOLINGS.index(layer.pooling)
     return row
 
 
-def mlp_formats(sizes, rule: str = "local", product_bits: int = 8, centred: bool = True) -> list[LayerFormat]:
-    """A9: default formats of a multi-layer perceptron; sizes = [inputs, hidden ..., classes]."""
-    sizes = [check.integer(f"sizes[{i}]", size, 1, 65535) for i, size in enumerate(sizes)]
-    if len(sizes) < 2:
-        raise ShapeError(f"sizes must name inputs and classes at least, not {sizes}")
-    check.integer(f"sizes[{len(sizes) - 1}] (classes)", sizes[-1], 2, 1024)
-    rule_index = RULES.index(check.choice("rule", rule, RULES))
-    product_bits = check.integer("product_bits", product_bits, 2, 16)
-    centred = check.flag("centred", centred)
-    last = len(sizes) - 2
-    return [
-        _from_core(_core.layer_defaults(k, n, rule_index, product_bits, centred, i == 0, i == last))
-        for i, (k, n) in enumerate(zip(sizes, sizes[1:]))
-    ]
+def window_row(window: Window | None) -> dict:
+    """The same as the C structure has it; all zero: none."""
+    names = [f.name for f in fields(Window)]
+    if window is None:
+        return dict.fromkeys(("struct_size", *names), 0)
+    return {"struct_size": _core.WINDOW_SIZE} | {name: getattr(window, name) for name in names}

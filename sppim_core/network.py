@@ -1,4 +1,4 @@
-"""A multi-layer perceptron in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
+"""A network in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
 
 import hashlib
 from typing import Any
@@ -9,18 +9,21 @@ from sppim_core import _core, check, storage
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.counters import CYCLE_NAMES, NAMES, Counters
 from sppim_core.errors import ShapeError
-from sppim_core.formats import EXECUTIONS, PATHS, RULES, LayerFormat, mlp_formats, to_core
+from sppim_core.formats import EXECUTIONS, PATHS, RULES, LayerFormat, to_core
+from sppim_core.layers import describe, layer_formats
 from sppim_core.sparse import is_sparse, quantize_sparse
 
 _DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if name not in CYCLE_NAMES]
 _SCORE_ROWS = 4096
+MOST_POSITIONS = 1 << 16  # of a batch in a layer (A12.1)
 
 
 class Network:
-    """A network of fully connected layers that learns by error prediction.
+    """A network of fully connected layers and convolutions that learns by error prediction.
 
-    layers: sizes [inputs, hidden ..., classes], for which product_bits (8) and centred (True) choose the formats of
-    A9, or LayerFormat objects, which have both themselves. rule: how hidden layers get their
+    layers: [inputs, hidden ..., classes]; inputs a number or (height, width, channels), hidden layers numbers of
+    outputs or Conv objects; product_bits (8) and centred (True) choose their formats (A9). Or LayerFormat objects,
+    which have both themselves. rule: how hidden layers get their
     error (local, drtp, dfa, bp). execution: sequential or pipelined (A8). staleness: batches by which
     updates are delayed. batch: largest batch. threads, isa, path choose how it is computed, never what."""
 
@@ -50,6 +53,7 @@ class Network:
         if rule == "bp" and execution == "pipelined":
             raise ValueError("execution 'pipelined' is not possible with rule 'bp': its errors need the layer above")
         check.isa(isa)
+        _check_positions(self.formats, self.batch)
         self._core = _core.Core(
             [to_core(layer) for layer in self.formats],
             self.seed,
@@ -65,13 +69,14 @@ class Network:
 
     def __repr__(self) -> str:
         return (
-            f"<Network {'-'.join(map(str, self.sizes))}, rule {self.rule}, {self.execution}, seed {self.seed}, "
+            f"<Network {describe(self.formats)}, rule {self.rule}, {self.execution}, seed {self.seed}, "
             f"isa {self.isa}, {self.threads} thread{'s' * (self.threads > 1)}>"
         )
 
     @property
     def sizes(self) -> list[int]:
-        return [self.formats[0].inputs] + [layer.outputs for layer in self.formats]
+        """Values of an image going in, and coming out of each layer."""
+        return [self.formats[0].inputs] + [layer.values for layer in self.formats]
 
     @property
     def classes(self) -> int:
@@ -153,11 +158,12 @@ class Network:
         return Counters(self._earlier + self._core.counters())
 
     def weights(self, layer: int) -> np.ndarray:
-        """Master weights W of a layer, int16 (inputs + 1, outputs); the last row is the bias."""
+        """Master weights W of a layer, int16 (K + 1, outputs), K its inputs or those of a window; the last row is the
+        bias."""
         return self._tensor(layer, "weights").reshape(-1, self.formats[layer].outputs)
 
     def means(self, layer: int) -> np.ndarray:
-        """Running means M of a layer's inputs, int16 (inputs,), 8 more fraction bits than the input."""
+        """Running means M of a layer's inputs, int16 (inputs,) or (channels,), 8 more fraction bits than the input."""
         return self._tensor(layer, "means")
 
     def score_bias(self, layer: int) -> np.ndarray:
@@ -165,8 +171,9 @@ class Network:
         return self._tensor(layer, "score_bias")
 
     def pot_codes(self, layer: int) -> np.ndarray:
-        """Codes (A4.1) of a hidden layer's LEPU matrix, uint8 (classes, outputs); empty for the output layer."""
-        return self._tensor(layer, "pot_codes").reshape(-1, self.formats[layer].outputs)
+        """Codes (A4.1) of a hidden layer's LEPU matrix, uint8 (classes, features); empty for the output layer."""
+        codes = self._tensor(layer, "pot_codes")
+        return codes.reshape(self.classes, -1) if codes.size else codes.reshape(0, self.classes)
 
     def _tensor(self, layer: int, name: str) -> np.ndarray:
         layer = check.integer("layer", layer, 0, len(self.formats) - 1)
@@ -205,15 +212,26 @@ def _formats(layers, rule: str, product_bits: int | None, centred: bool | None) 
     except TypeError:
         raise TypeError(f"layers must be a list of sizes or of LayerFormat, not {layers!r}") from None
     if not any(isinstance(layer, LayerFormat) for layer in layers):
-        return mlp_formats(layers, rule, **options)
+        return layer_formats(layers, rule, **options)
     for name, value in options.items():
         raise ValueError(f"{name}={value!r} beside LayerFormat objects, which have their own")
     for i, layer in enumerate(layers):
         if not isinstance(layer, LayerFormat):
             raise TypeError(f"layers[{i}] must be a LayerFormat like the others, not {layer!r}")
-        if i and layer.inputs != layers[i - 1].outputs:
+        if i and layer.inputs != layers[i - 1].values:
             raise ShapeError(
-                f"layers[{i}] has {layer.inputs} inputs, the layer before it {layers[i - 1].outputs} outputs"
+                f"layers[{i}] has {layer.inputs} inputs, the layer before it {layers[i - 1].values} outputs"
             )
     check.integer("layers[-1].outputs (classes)", layers[-1].outputs, 2, 1024)
+    if layers[-1].values != layers[-1].outputs or layers[-1].pooling != "none":
+        raise ShapeError("layers[-1], the output layer, must have one position and no pooling (A12.2)")
     return layers
+
+
+def _check_positions(layers: list[LayerFormat], batch: int) -> None:
+    for i, layer in enumerate(layers):
+        if layer.positions * batch > MOST_POSITIONS:
+            raise ValueError(
+                f"batch must be at most {MOST_POSITIONS // layer.positions}, not {batch}: layer {i} has "
+                f"{layer.positions} positions an image, and a batch holds {MOST_POSITIONS} of them (A12.1)"
+            )

@@ -8,14 +8,15 @@ from sppim_core import _core, check
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
 from sppim_core.errors import ShapeError
-from sppim_core.formats import RULES
+from sppim_core.formats import RULES, to_core
 
 
 @dataclass(frozen=True)
 class Shape:
     """A layer as the chip sees it: each of `positions` output positions multiplies `rows` operands with rows x columns
     weights (dense: rows = inputs, columns = outputs, one position). inputs, outputs: values per image; macros:
-    those that hold the layer; bias, centred: 0 or 1."""
+    those that hold the layer; bias, centred, pooled: 0 or 1; features: values per image that the LEPU projects (default:
+    outputs)."""
 
     rows: int
     columns: int
@@ -28,20 +29,24 @@ class Shape:
     centred: int = 1
     activation_bytes: int = 1
     weight_bytes: int = 2
+    pooled: int = 0
+    features: int | None = None
 
     def __post_init__(self):
         for name in ("rows", "columns", "positions", "inputs", "outputs"):
             check.integer(name, getattr(self, name), 1, 1 << 20)
         check.integer("classes", self.classes, 2, 1024)
         check.integer("macros", self.macros, 1, 65535)
-        for name in ("bias", "centred"):
+        for name in ("bias", "centred", "pooled"):
             check.integer(name, getattr(self, name), 0, 1)
         for name in ("activation_bytes", "weight_bytes"):
             check.integer(name, getattr(self, name), 1, 8)
-        if self.columns * self.positions != self.outputs:
-            raise ShapeError(
-                f"outputs must be columns x positions = {self.columns * self.positions}, not {self.outputs}"
-            )
+        errors = self.columns * self.positions
+        if errors != self.outputs and not (self.pooled and errors > self.outputs):
+            raise ShapeError(f"outputs must be columns x positions = {errors}, or less if pooled, not {self.outputs}")
+        if self.features is None:
+            object.__setattr__(self, "features", self.outputs)
+        check.integer("features", self.features, 1, self.outputs)
 
     @property
     def weights(self) -> int:
@@ -66,20 +71,10 @@ def share_macros(work: list[int], macros: int) -> list[int]:
 def map_network(network, chip: Chip) -> list[Shape]:
     """A network's layers on the chip's macros, shared out by dense FP cycles."""
     columns = chip["geometry.columns"]
-    work = [layer.inputs * -(-layer.outputs // columns) for layer in network.formats]
-    return [
-        Shape(
-            rows=layer.inputs,
-            columns=layer.outputs,
-            positions=1,
-            inputs=layer.inputs,
-            outputs=layer.outputs,
-            classes=network.classes,
-            macros=macros,
-            centred=int(layer.centred),
-        )
-        for layer, macros in zip(network.formats, share_macros(work, chip["geometry.macros"]), strict=True)
-    ]
+    rows = [_core.layer_shape(to_core(layer), network.classes)[1] for layer in network.formats]
+    work = [row["rows"] * row["positions"] * -(-row["columns"] // columns) for row in rows]
+    shares = share_macros(work, chip["geometry.macros"])
+    return [Shape(**(row | {"macros": macros})) for row, macros in zip(rows, shares, strict=True)]
 
 
 def not_resident(shapes: list[Shape], chip: Chip) -> list[int]:
@@ -109,7 +104,7 @@ def _check_limits(shapes: list[Shape], operands: np.ndarray, errors: np.ndarray)
     for layer, shape in enumerate(shapes):
         for name, counts, limit in (
             ("operand_nonzeros", operands[layer], shape.rows * shape.positions),
-            ("error_nonzeros", errors[layer], shape.outputs),
+            ("error_nonzeros", errors[layer], shape.columns * shape.positions),
         ):
             if counts.size and counts.max() > limit:
                 raise ValueError(f"{name} of layer {layer} must be at most {limit}, found {counts.max()}")

@@ -77,6 +77,10 @@ cdef extern from "sppim.h" nogil:
         size_t struct_size
         int32_t inputs
         int32_t outputs
+        sppim_window window
+        int32_t pooling
+        int32_t pooling_size
+        int32_t score_window
         int32_t weight_frac
         int32_t init_bound
         int32_t product_bits
@@ -95,6 +99,11 @@ cdef extern from "sppim.h" nogil:
     sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits,
                                       int32_t centred, int32_t first, int32_t output,
                                       sppim_layer_config *config)
+    sppim_status sppim_convolution_defaults(const sppim_window *window, int32_t outputs, int32_t pooling,
+                                            int32_t pooling_size, int32_t score_window, int32_t rule,
+                                            int32_t product_bits, int32_t centred, int32_t first,
+                                            sppim_layer_config *config)
+    sppim_status sppim_layer_image(const sppim_layer_config *config, size_t *height, size_t *width)
 
     ctypedef struct sppim_network_config:
         size_t struct_size
@@ -138,12 +147,15 @@ cdef extern from "sppim.h" nogil:
         int64_t positions
         int64_t inputs
         int64_t outputs
+        int64_t features
         int64_t classes
+        int32_t pooled
         int32_t bias
         int32_t centred
         int32_t activation_bytes
         int32_t weight_bytes
         int32_t macros
+    sppim_status sppim_layer_shape(const sppim_layer_config *config, int64_t classes, sppim_shape *shape)
     sppim_status sppim_count_batch(const sppim_shape *shapes, size_t layers, int32_t rule, size_t n,
                                    const uint32_t *operand_nonzeros, const uint32_t *error_nonzeros,
                                    sppim_counters *counters)

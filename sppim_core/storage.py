@@ -12,7 +12,7 @@ import numpy as np
 from sppim_core import _core, check
 from sppim_core.counters import Counters
 from sppim_core.errors import DataError
-from sppim_core.formats import Accumulator, LayerFormat
+from sppim_core.formats import Accumulator, LayerFormat, Window
 
 TENSORS = _core.TENSORS[:3]  # what a layer's state consists of
 _OPTIONS = ("rule", "seed", "batch", "execution", "staleness")
@@ -33,7 +33,8 @@ def state_of(network) -> tuple[dict, dict]:
 
 def _format(fields: dict) -> LayerFormat:
     accumulators = {name: Accumulator(**fields[name]) for name in ("fp_accumulator", "gc_accumulator")}
-    return LayerFormat(**{**fields, **accumulators})
+    window = Window(**fields["window"]) if fields["window"] else None
+    return LayerFormat(**{**fields, **accumulators, "window": window})
 
 
 def restore(cls, config: dict, arrays: dict, how: dict):

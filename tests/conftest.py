@@ -10,7 +10,7 @@ from slow import mlp_formats
 
 import sppim_core
 from sppim_core import Accumulator, Network
-from sppim_core import mlp_formats as fast_formats
+from sppim_core import layer_formats as fast_formats
 
 
 def pytest_report_header():

@@ -18,7 +18,7 @@ from sppim_core import (
     _core,
     arithmetic,
     data,
-    mlp_formats,
+    layer_formats,
     report,
 )
 from sppim_core import schedule as schedules
@@ -305,11 +305,11 @@ def test_unknown_level_in_the_environment(monkeypatch):
 def test_formats(changes):
     name = next(iter(changes))
     with pytest.raises((TypeError, ValueError), match=name):
-        replace(mlp_formats(SIZES)[0], **changes)
+        replace(layer_formats(SIZES)[0], **changes)
 
 
 def test_formats_that_do_not_fit_together():
-    first, last = mlp_formats(SIZES)
+    first, last = layer_formats(SIZES)
     with pytest.raises(ShapeError, match=r"layers\[1\] has 4 inputs, the layer before it 3 outputs"):
         Network([replace(first, outputs=3), last])
     with pytest.raises(TypeError, match=r"layers\[1\] must be a LayerFormat"):

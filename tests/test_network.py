@@ -9,7 +9,7 @@ import slow_network
 from conftest import assert_same_state, paired_formats, random_batches
 from slow import mlp_formats as slow_formats
 
-from sppim_core import Network, _core, mlp_formats
+from sppim_core import Network, _core, layer_formats
 
 SIZES = [20, 12, 10, 4]
 RULES = ("local", "drtp", "dfa", "bp")
@@ -126,7 +126,7 @@ def test_formats_are_those_of_the_slow_model():
     for sizes in ([1, 2], [64, 128, 128, 10], [784, 256, 256, 10], [65535, 2], [5, 65535, 2], [3072, 1000, 100]):
         for rule, bits, centred in itertools.product(RULES, (2, 4, 8, 16), (True, False)):
             for fast, slow in zip(
-                mlp_formats(sizes, rule, bits, centred), slow_formats(sizes, rule, bits, centred), strict=True
+                layer_formats(sizes, rule, bits, centred), slow_formats(sizes, rule, bits, centred), strict=True
             ):
                 assert {name: getattr(fast, name) for name in slow if "acc_" not in name} == {
                     name: value for name, value in slow.items() if "acc_" not in name
@@ -207,5 +207,5 @@ def test_empty_places_change_nothing():
 def test_predictions_take_the_lowest_of_equal_classes():
     from dataclasses import replace
 
-    network = Network([replace(layer, init_bound=0) for layer in mlp_formats([5, 4])])
+    network = Network([replace(layer, init_bound=0) for layer in layer_formats([5, 4])])
     assert network.predict(np.ones((3, 5), np.int8)).tolist() == [0, 0, 0]

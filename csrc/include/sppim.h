@@ -187,9 +187,16 @@ sppim_status sppim_unfold(const sppim_window *window, const int8_t *x, size_t n,
 
 /* ---- network (A5..A9) ---------------------------------------------------------------------------- */
 
+typedef enum sppim_pooling { SPPIM_POOLING_NONE, SPPIM_POOLING_MAX, SPPIM_POOLING_MEAN, SPPIM_POOLING_COUNT } sppim_pooling;
+
 typedef struct sppim_layer_config {
     size_t struct_size;      /* sizeof(sppim_layer_config) */
-    int32_t inputs, outputs; /* 1..65535 */
+    int32_t inputs;          /* values of an image; 1..65535, with a window 1..2^20: height x width x channels */
+    int32_t outputs;         /* columns of the weights, 1..65535; with a window the channels of the output */
+    sppim_window window;     /* A12.1; all zero: fully connected */
+    int32_t pooling;         /* sppim_pooling, A12.3; only with a window */
+    int32_t pooling_size;    /* 2..16; 0 without pooling */
+    int32_t score_window;    /* 1..16, A12.4; 1 without a window */
     int32_t weight_frac;     /* fraction bits of the master weights; informative */
     int32_t init_bound;      /* 0..32639, A5.1 */
     int32_t product_bits;    /* 2..16, A5.2 */
@@ -211,6 +218,14 @@ sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule,
                                   int32_t centred, int32_t first, int32_t output,
                                   sppim_layer_config *config);
 
+/* The same for a hidden convolution: window, output channels, pooling and score window as in the configuration. */
+sppim_status sppim_convolution_defaults(const sppim_window *window, int32_t outputs, int32_t pooling,
+                                        int32_t pooling_size, int32_t score_window, int32_t rule,
+                                        int32_t product_bits, int32_t centred, int32_t first,
+                                        sppim_layer_config *config);
+/* Rows and columns of the output's image, after pooling; 1 and 1 without a window. */
+sppim_status sppim_layer_image(const sppim_layer_config *config, size_t *height, size_t *width);
+
 typedef enum sppim_execution { SPPIM_SEQUENTIAL, SPPIM_PIPELINED, SPPIM_EXECUTION_COUNT } sppim_execution;
 
 typedef struct sppim_network_config {
@@ -219,7 +234,7 @@ typedef struct sppim_network_config {
     int32_t rule;        /* sppim_rule */
     int32_t execution;   /* sppim_execution, A8; SPPIM_PIPELINED with SPPIM_RULE_BP is refused */
     int32_t staleness;   /* 0..64 batches, A8 */
-    int32_t batch;       /* largest batch, 1..65535 */
+    int32_t batch;       /* largest batch, 1..65535; times the positions of any layer at most 65536 (A12.1) */
     int32_t threads;     /* 1..256; never changes a bit */
     int32_t path;        /* sppim_path of FP and GC; never changes a bit or a count */
     const char *isa;     /* name of an instruction-set level, or null: sppim_isa_default() */
@@ -254,10 +269,10 @@ sppim_status sppim_network_counters(const sppim_network *network, size_t layer, 
 const char *sppim_network_isa(const sppim_network *network);
 
 typedef enum sppim_tensor { /* state of a layer */
-    SPPIM_WEIGHTS,    /* W, s16 [inputs + 1][outputs] */
-    SPPIM_MEANS,      /* M, s16 [inputs]; read only unless the layer is centred */
+    SPPIM_WEIGHTS,    /* W, s16 [K + 1][outputs]; K: the inputs, or the values of a window */
+    SPPIM_MEANS,      /* M, s16 [inputs], or [channels]; read only unless the layer is centred */
     SPPIM_SCORE_BIAS, /* s32 [classes]; hidden layers; read only unless the rule is SPPIM_RULE_LOCAL */
-    SPPIM_POT_CODES,  /* R, u8 [classes][outputs]; hidden layers; read only */
+    SPPIM_POT_CODES,  /* R, u8 [classes][features] (A12.4; fully connected: outputs); hidden layers; read only */
     SPPIM_TENSOR_COUNT
 } sppim_tensor;
 
@@ -278,16 +293,21 @@ sppim_status sppim_network_set_batches(sppim_network *network, uint64_t batches)
 typedef struct sppim_shape {
     size_t struct_size;       /* sizeof(sppim_shape) */
     int64_t rows, columns, positions;
-    int64_t inputs, outputs;  /* values per image entering and leaving */
+    int64_t inputs, outputs;  /* values per image entering and leaving; outputs = columns x positions unless pooled */
+    int64_t features;         /* values per image that the LEPU projects, at most outputs */
     int64_t classes;
+    int32_t pooled;           /* 1: outputs are pooled (C3) */
     int32_t bias;             /* 1: one more row of weights, the bias */
     int32_t centred;          /* 1: three update passes instead of one (C3) */
     int32_t activation_bytes, weight_bytes;
     int32_t macros;           /* macros that hold this layer, 1..65535 */
 } sppim_shape;
 
+/* The shape of a layer of a network; one macro. */
+sppim_status sppim_layer_shape(const sppim_layer_config *config, int64_t classes, sppim_shape *shape);
+
 /* Counts of C2 for one batch of n images from zero counts alone, added to counters ([layers]).
- * operand_nonzeros, error_nonzeros: [layers][n]; of rows x positions operands and of the outputs. No saturations, gates
+ * operand_nonzeros, error_nonzeros: [layers][n]; of rows x positions operands and columns x positions errors. No saturations, gates
  * by zero weights or by zero activations in the arrays: 0. */
 sppim_status sppim_count_batch(const sppim_shape *shapes, size_t layers, int32_t rule, size_t n,
                                const uint32_t *operand_nonzeros, const uint32_t *error_nonzeros,
