@@ -254,7 +254,7 @@ def test_refusals():
         Schedule([], chip)
     with pytest.raises(ValueError, match="rows must be in 1..1048576, not -3"):
         Shape(rows=-3, columns=2, positions=1, inputs=3, outputs=2, classes=2, macros=1)
-    with pytest.raises(ValueError, match="outputs must be columns x positions = 4, not 2"):
+    with pytest.raises(ValueError, match="outputs must be columns x positions = 4, or less if pooled, not 2"):
         Shape(rows=3, columns=2, positions=2, inputs=3, outputs=2, classes=2, macros=1)
     with pytest.raises(ValueError, match="batches must be in"):
         workload.count_reference(chip, batches=0)
