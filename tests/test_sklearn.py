@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,16 @@ def test_sparse(digits):
     assert (dense.predict(rows) == dense.predict(x)).all()
     zeros = [model.network_.counters().activation_sparsity()[0] for model in (fitted, dense)]
     assert zeros[0] > 0.4 > 0.1 > zeros[1]
+
+
+def test_sparse_data_stay_sparse():
+    rows = sparse.random(4000, 4000, density=0.001, format="csr", random_state=0)
+    tracemalloc.start()
+    try:
+        small(hidden=(), epochs=1).fit(rows, np.arange(4000) % 2)
+        assert tracemalloc.get_traced_memory()[1] < 4000 * 4000 / 2  # bytes; dense it would be 16 MB of int8
+    finally:
+        tracemalloc.stop()
 
 
 def test_scores_and_labels(iris):
