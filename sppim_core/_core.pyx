@@ -25,7 +25,7 @@ ROUNDINGS = ("rnu", "rne", "rdn", "rod", "sr")
 OVERFLOWS = ("saturate", "wrap")
 EXECUTIONS = ("sequential", "pipelined")
 PATHS = ("auto", "dense", "sparse")
-STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4}
+STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4, "augmentation": 5}
 TENSORS = ("weights", "means", "score_bias", "pot_codes")
 _TENSOR_TYPES = ("int16", "int16", "int32", "uint8")
 
