@@ -21,7 +21,7 @@ class Augmentation:
     flip: bool = False
     crop: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check.flag("flip", self.flip)
         check.integer("crop", self.crop, 0, _CROP_MAX)
 
