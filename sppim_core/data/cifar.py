@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from sppim_core.arithmetic import quantize_inputs
 from sppim_core.data.arrays import Dataset, from_arrays
 from sppim_core.data.files import Files, Source
 from sppim_core.data.pickles import read_pickle
@@ -43,7 +44,7 @@ def _read_binary(files: Files, name: str, labels: _Labels) -> _Batch:
 
 
 def _read_python(files: Files, name: str, labels: _Labels) -> _Batch:
-    """Images uint8 (n, 3072) and labels int64 (n, kinds) of a pickled dictionary."""
+    """Images uint8 (n, 3072) and labels of any size (n, kinds) of a pickled dictionary."""
     path = files.path / name
     batch = read_pickle(files.read(name), path)
     x = batch.get("data")
@@ -57,11 +58,11 @@ def _label_list(values, kind: str, count: int, path) -> np.ndarray:
         raise DataError(f"{path}: {kind!r} is not a list of integers")
     if len(values) != count:
         raise DataError(f"{path}: {count} images, {len(values)} {kind}")
-    return np.array([min(max(value, -1), 255) for value in values])  # beyond any class, however large
+    return np.array(values, object)  # however large they are
 
 
 def _checked(files: Files, name: str, labels: _Labels, read: Callable[[Files, str, _Labels], _Batch]) -> _Batch:
-    """Images uint8 (n, 32, 32, 3) and the last of their labels (n,) of one batch."""
+    """Images int8 (n, 32, 32, 3) and the last of their labels (n,) of one batch."""
     path = files.path / files.find(name)
     x, y = read(files, name, labels)
     if not len(x):
@@ -70,7 +71,8 @@ def _checked(files: Files, name: str, labels: _Labels, read: Callable[[Files, st
         wrong = np.flatnonzero((column < 0) | (column >= classes))
         if len(wrong):
             raise DataError(f"{path}: {kind} of image {wrong[0]}: {column[wrong[0]]} is not in 0..{classes - 1}")
-    return x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), y[:, -1]
+    images = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return quantize_inputs(images), y[:, -1].astype(np.int64)
 
 
 def _load(files: Files, set_: _Set, ending: str, read) -> Dataset:

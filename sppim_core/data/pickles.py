@@ -41,7 +41,7 @@ def read_pickle(raw: bytes, path) -> dict[str, Any]:
         content = _Machine().run(raw)
         if not isinstance(content, dict):
             raise ValueError("it holds no dictionary")
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a pickle of strings, integers and bytes ({error})") from error
     return {key: value.value if isinstance(value, _Array) else value for key, value in content.items()}
 
