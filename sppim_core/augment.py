@@ -15,8 +15,8 @@ _CROP_MAX = 127  # A3.7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """flip: mirror images left to right, each with probability 1/2. crop: shift by -crop..crop pixels (0..127), down
-    and to the right."""
+    """flip: mirror each image left to right with probability 1/2. crop: see it through a window that is off by
+    -crop..crop pixels (0..127) in both directions."""
 
     flip: bool = False
     crop: int = 0
