@@ -94,7 +94,7 @@ static sppim_status check_draw(int32_t stream, uint32_t first, size_t count, con
 {
     if (count && !out)
         return SPPIM_ERROR_NULL;
-    if (stream < SPPIM_STREAM_WEIGHTS || stream > SPPIM_STREAM_ORDER || count > DRAW_INDICES - first)
+    if (stream < SPPIM_STREAM_WEIGHTS || stream > SPPIM_STREAM_AUGMENTATION || count > DRAW_INDICES - first)
         return SPPIM_ERROR_RANGE;
     return SPPIM_OK;
 }

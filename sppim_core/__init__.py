@@ -16,6 +16,7 @@ except ImportError as error:
 
 from sppim_core import arithmetic, convolution, data, kernels, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
+from sppim_core.augment import Augmentation
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
 from sppim_core.errors import ChipError, DataError, IsaError, ShapeError
@@ -28,6 +29,7 @@ from sppim_core.train import Trainer
 __version__ = version("sppim_core")
 __all__ = [
     "Accumulator",
+    "Augmentation",
     "Chip",
     "ChipError",
     "Conv",

@@ -27,7 +27,7 @@ POOLINGS = ("none", "max", "mean")
 WINDOW_SIZE = sizeof(sppim_window)
 EXECUTIONS = ("sequential", "pipelined")
 PATHS = ("auto", "dense", "sparse")
-STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4}
+STREAMS = {"weights": 1, "lepu": 2, "rounding": 3, "order": 4, "augmentation": 5}
 TENSORS = ("weights", "means", "score_bias", "pot_codes")
 _TENSOR_TYPES = ("int16", "int16", "int32", "uint8")
 

@@ -95,10 +95,13 @@ def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
 def quantize_inputs(x, name: str = "x") -> np.ndarray:
     """A2.1: network inputs as int8 with 7 fraction bits, same shape.
 
-    int8 passes, uint8 p becomes p // 2, floats become round-half-up(128 x), saturated; NaN raises."""
+    int8 passes; uint8 p becomes p // 2, in colour images (n, height, width, 3) p - 128; floats become
+    round-half-up(128 x), saturated; NaN raises."""
     x = check.plain_array(name, x)
     if x.dtype == np.int8:
         return x
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3:
+        return (x ^ 128).view(np.int8)
     if x.dtype == np.uint8:
         return (x >> 1).astype(np.int8)
     if x.dtype.kind != "f" or x.dtype.itemsize > 8:

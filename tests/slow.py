@@ -9,7 +9,7 @@ from math import floor, isqrt
 
 RULES = ("local", "drtp", "dfa", "bp")
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
-STREAM_WEIGHTS, STREAM_LEPU, STREAM_ROUNDING, STREAM_ORDER = 1, 2, 3, 4  # A3.5
+STREAM_WEIGHTS, STREAM_LEPU, STREAM_ROUNDING, STREAM_ORDER, STREAM_AUGMENTATION = 1, 2, 3, 4, 5  # A3.5
 WEIGHT_MAX, SCORE_BIAS_MAX = 32639, 2**30  # A2
 BIAS_INPUT = 64  # A2: constant input of the bias
 
@@ -158,6 +158,22 @@ def order(seed, epoch, count):
     """A3.6: the images by ascending draw32(key(seed, 4, 0, p), i)."""
     k = key(seed, STREAM_ORDER, 0, epoch)
     return sorted(range(count), key=lambda i: draw32(k, i))
+
+
+def augment(rows, index, seed, epoch, flip, crop, fill):
+    """A3.7: an image as rows of pixels of channels, as the epoch shows it."""
+    u = draw32(key(seed, STREAM_AUGMENTATION, 0, epoch), index)
+    v = u % 2**15 * (2 * crop + 1) // 2**15 - crop
+    h = u // 2**15 % 2**15 * (2 * crop + 1) // 2**15 - crop
+    mirrored = flip and u >= 2**31
+    height, width = len(rows), len(rows[0])
+
+    def pixel(y, x):
+        row, column = y + v, (width - 1 - x if mirrored else x) + h
+        inside = 0 <= row < height and 0 <= column < width
+        return rows[row][column] if inside else fill
+
+    return [[pixel(y, x) for x in range(width)] for y in range(height)]
 
 
 # A4 Power-of-two codes

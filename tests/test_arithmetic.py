@@ -157,7 +157,12 @@ def test_image_order_is_a_permutation():
 
 
 def test_quantize_inputs():
-    assert arithmetic.quantize_inputs(np.array([0, 1, 254, 255], np.uint8)).tolist() == [0, 0, 127, 127]
+    grey = np.array([0, 1, 254, 255], np.uint8)
+    assert arithmetic.quantize_inputs(grey).tolist() == [0, 0, 127, 127]
+    for shape, colour in (((2, 2, 2, 3), True), ((2, 4, 3), False), ((2, 2, 3, 2), False), ((8, 3), False)):
+        x = np.resize(grey, shape)
+        expected = x.astype(int) - 128 if colour else x // 2
+        assert arithmetic.quantize_inputs(x).tolist() == expected.tolist()
     half_ulp = 1 / 256
     x = np.array(
         [

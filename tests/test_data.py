@@ -1,83 +1,13 @@
-"""Data files: what is read, and what is refused with the file's name."""
+"""Arrays, .npz files and saved networks: what is read, and what is refused with the name of the argument or file."""
 
 import contextlib
-import gzip
 import os
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from sppim_core import DataError, Network, Trainer, data
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A tiny MNIST: 5 + 3 images of 2 x 3."""
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 5), ("t10k", 3)):
-        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(rng.integers(0, 256, (n, 2, 3)).astype(np.uint8)))
-        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(n).astype(np.uint8))))
-    return tmp_path
-
-
-def test_idx(folder):
-    tiny = data.load(str(folder))
-    assert tiny.x_train.shape == (5, 6) and tiny.x_train.dtype == np.int8 and tiny.x_train.min() >= 0
-    assert tiny.y_test.tolist() == [0, 1, 2] and tiny.classes == 5
-
-
-IMAGES = "train-images-idx3-ubyte"
-BREAK = {
-    "empty": (lambda raw: b"", "0 bytes are too few"),
-    "truncated": (lambda raw: raw[:-1], r"29 bytes of data, the header says \(5, 2, 3\) = 30"),
-    "trailing": (lambda raw: raw + b"x", "31 bytes of data"),
-    "magic": (lambda raw: b"PNG!" + raw[4:], "starts with 504e4721"),
-    "type": (lambda raw: raw[:2] + b"\x0d" + raw[3:], "starts with 00000d03, expected 00000803"),
-    "dimensions": (
-        lambda raw: raw[:4] + b"\xff" * 12 + raw[16:],
-        r"the header says \(4294967295, 4294967295, 4294967295\)",
-    ),
-    "fewer": (lambda raw: idx(np.zeros((4, 2, 3), np.uint8)), "holds 4 images, .* 5 labels"),
-    "none": (lambda raw: idx(np.zeros((0, 2, 3), np.uint8)), "holds 0 images"),
-    "zero size": (lambda raw: idx(np.zeros((5, 0, 3), np.uint8)), "no images"),
-}
-
-
-@pytest.mark.parametrize("how", BREAK)
-def test_broken_idx(folder, how):
-    change, message = BREAK[how]
-    (folder / IMAGES).write_bytes(change((folder / IMAGES).read_bytes()))
-    with pytest.raises(DataError, match=message):
-        data.load(str(folder))
-
-
-def test_every_truncation_of_a_compressed_file(folder):
-    labels = folder / "train-labels-idx1-ubyte.gz"
-    whole = labels.read_bytes()
-    for size in range(len(whole)):
-        labels.write_bytes(whole[:size])
-        with pytest.raises(DataError, match="train-labels"):
-            data.load_idx(folder)
-
-
-def test_missing(folder, tmp_path):
-    (folder / IMAGES).unlink()
-    with pytest.raises(DataError, match="no train-images-idx3-ubyte or"):
-        data.load_idx(folder)
-    (folder / IMAGES).mkdir()
-    with pytest.raises(DataError, match="no train-images-idx3-ubyte or"):
-        data.load_idx(folder)
-    os.mkfifo(folder / "pipe")
-    for name in ("nowhere", "pipe"):
-        with pytest.raises(DataError, match="no such file or folder"):
-            data.load(str(folder / name))
-    with pytest.raises(DataError, match="not a folder"):
-        data.load_idx(folder / "nowhere")
+from sppim_core import DataError, Network, ShapeError, Trainer, data
 
 
 def test_npz(tmp_path):
@@ -121,6 +51,32 @@ def test_arrays(part, value, message):
     arrays = {"x_train": np.zeros((3, 3)), "y_train": np.arange(3), "x_test": np.zeros((3, 3)), "y_test": np.arange(3)}
     with pytest.raises((TypeError, ValueError), match=message):
         data.from_arrays(**arrays | {part: value})
+
+
+@pytest.mark.parametrize(
+    "shape, image", [((4,), (1, 1, 4)), ((2, 3), (2, 3, 1)), ((2, 3, 4), (2, 3, 4)), ((2, 1, 1, 2), (1, 1, 4))]
+)
+def test_shape_of_an_image(shape, image):
+    x, y = np.zeros((2, *shape)), np.arange(2)
+    assert data.from_arrays(x, y, x, y).image == image
+
+
+def test_images_of_two_shapes():
+    x, y = np.zeros((2, 2, 3)), np.arange(2)
+    with pytest.raises(ShapeError, match=r"x_train has images .* \(2, 3, 1\), x_test \(3, 2, 1\)"):
+        data.from_arrays(x, y, x.reshape(2, 3, 2), y)
+
+
+def test_colour(tmp_path):
+    """Bytes with three channels are colour: p - 128, the channel fastest; all others p // 2."""
+    x, y = np.arange(24, 48).astype(np.uint8).reshape(2, 2, 2, 3), np.arange(2)
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
+    colour = data.load(str(tmp_path / "set.npz"))
+    assert colour.x_train.tolist() == [list(range(-104, -92)), list(range(-92, -80))] and colour.image == (2, 2, 3)
+    grey = data.from_arrays(x[..., 0], y, x[..., 0], y)
+    assert grey.x_train.tolist() == [[12, 13, 15, 16], [18, 19, 21, 22]] and grey.image == (2, 2, 1)
+    sparse = scipy.sparse.csr_matrix(x.reshape(2, 12))
+    assert data.from_arrays(sparse, y, sparse, y).image == (1, 1, 12)
 
 
 @pytest.mark.parametrize("value", [255.0, 1.5, -1.01, np.inf])
@@ -179,7 +135,7 @@ def test_sparse_is_dense():
 def test_digits_split_is_fixed():
     digits = data.load_digits()
     assert digits.x_train.shape == (1437, 64) and digits.x_test.shape == (360, 64) and digits.classes == 10
-    assert np.bincount(digits.y_test).min() > 20
+    assert np.bincount(digits.y_test).min() > 20 and digits.image == (8, 8, 1)
 
 
 DAMAGE = {

@@ -87,7 +87,8 @@ sppim_status sppim_hinge_errors(const int64_t *score, const uint8_t *label, size
                                 int8_t *e, uint64_t *saturated);
 
 typedef enum sppim_stream { /* A3.5 */
-    SPPIM_STREAM_WEIGHTS = 1, SPPIM_STREAM_LEPU = 2, SPPIM_STREAM_ROUNDING = 3, SPPIM_STREAM_ORDER = 4
+    SPPIM_STREAM_WEIGHTS = 1, SPPIM_STREAM_LEPU = 2, SPPIM_STREAM_ROUNDING = 3, SPPIM_STREAM_ORDER = 4,
+    SPPIM_STREAM_AUGMENTATION = 5
 } sppim_stream;
 
 /* Draws first .. first+count-1 of a key (A3.3, A3.4): 32-bit numbers, or 16-bit numbers. */
