@@ -144,9 +144,18 @@ static size_t count_features(const sppim_job *j, const int8_t *y)
     return found;
 }
 
-static void count_image(const sppim_job *j, size_t b, sppim_scratch *s)
+/* A6.8 */
+static void coarsen_errors(const sppim_layer *layer, int8_t *restrict delta)
+{
+    if (layer->config.error_bits < 8 || layer->config.error_threshold)
+        for (size_t i = 0; i < layer->outputs; i++)
+            delta[i] = layer->error_map[(uint8_t)delta[i]];
+}
+
+static void finish_image(const sppim_job *j, size_t b, sppim_scratch *s)
 {
     sppim_layer *layer = j->layer;
+    coarsen_errors(layer, layer->delta + b * layer->out_ld);
     j->flight->error_nonzeros[j->l * j->flight->n + b] = (uint32_t)count_errors(j, b, s);
     if (layer->feature_nonzeros && !layer->place.output)
         layer->feature_nonzeros[b] = (uint32_t)count_features(j, j->flight->x[j->l + 1] + b * layer->out_ld);
@@ -166,7 +175,7 @@ static void error_task(void *context, size_t index, sppim_worker *worker)
         back_project(j, &t);
     }
     for (size_t b = t.first; b < t.first + t.rows; b++)
-        count_image(j, b, t.scratch);
+        finish_image(j, b, t.scratch);
 }
 
 bool sppim_layer_errors(sppim_network *network, size_t l, sppim_flight *flight)

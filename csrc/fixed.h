@@ -139,6 +139,26 @@ static inline int64_t sppim_pot_mac1(int64_t acc, int64_t x, uint8_t code)
     return code & 8 ? acc - shifted : acc + shifted;
 }
 
+/* A7.5: the largest weight of so many bits. */
+static inline int64_t sppim_weight_limit(int bits)
+{
+    return bits == 16 ? SPPIM_WEIGHT_MAX : (((int64_t)1 << (bits - 1)) - 1) << (16 - bits);
+}
+
+/* A7.5: to the nearest weight of so many bits. */
+static inline int64_t sppim_coarse_weight(int64_t w, int bits)
+{
+    const int64_t step = (int64_t)1 << (16 - bits), limit = sppim_weight_limit(bits);
+    return sppim_sat(sppim_shr(w, 16 - bits, SPPIM_RNU) * step, -limit, limit);
+}
+
+/* A6.8 */
+static inline int64_t sppim_coarse_error(int64_t d, int bits, int threshold)
+{
+    const int64_t step = (int64_t)1 << (8 - bits), limit = (((int64_t)1 << (bits - 1)) - 1) * step;
+    return d > -threshold && d < threshold ? 0 : sppim_sat(sppim_shr(d, 8 - bits, SPPIM_RNU) * step, -limit, limit);
+}
+
 /* A5.2 */
 static inline int64_t sppim_product_weight(int64_t w, int product_bits)
 {

@@ -89,6 +89,8 @@ static sppim_status fill(sppim_layer_config *c, int32_t rule, int32_t product_bi
     c->update_shift = update_shift(c, k, rule, input_frac, output, logs);
     c->update_round = SPPIM_SR;
     c->pot_levels = 4;
+    c->weight_bits = 16;
+    c->error_bits = 8;
     return SPPIM_OK;
 }
 

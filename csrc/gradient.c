@@ -16,7 +16,8 @@ static size_t padded_terms(const sppim_job *j) { return sppim_round_up(j->terms,
 /* Whether the update takes a single image as it is, without summing a gradient. */
 static bool single_image(const sppim_job *j)
 {
-    return j->terms == 1 && !j->skip && !j->layer->gc_finite && !j->layer->windowed;
+    return j->terms == 1 && !j->skip && !j->layer->gc_finite && !j->layer->windowed &&
+           j->layer->config.weight_bits == 16;
 }
 
 /* The errors of one group of columns as weights: in the layout that is wanted. */
@@ -354,6 +355,27 @@ static sppim_update update_of(const sppim_job *j)
     return u;
 }
 
+/* A7.5: turns the sums of some rows into what weights of fewer bits change by; returns the number of clipped weights. */
+static size_t coarse_changes(const sppim_layer *layer, const sppim_update *u, const tile *t, size_t panel, int32_t *gradient)
+{
+    const int bits = layer->config.weight_bits, shift = u->shift + 16 - bits;
+    const int64_t step = (int64_t)1 << (16 - bits), limit = sppim_weight_limit(bits);
+    const size_t columns = sppim_smaller(SPPIM_PANEL, layer->n - panel * SPPIM_PANEL);
+    size_t clipped = 0;
+    for (size_t k = t->row; k < sppim_smaller(t->row + t->rows, layer->k + 1); k++)
+        for (size_t c = 0; c < columns; c++) {
+            int32_t *g = gradient + (k - t->row) * t->ld + sppim_column_lane(c);
+            const size_t n = panel * SPPIM_PANEL + c;
+            const uint16_t random = sppim_draw16_1((sppim_key){u->k0, u->k1}, (uint32_t)(k * layer->n + n));
+            const int64_t q = u->round == SPPIM_SR ? sppim_sr(*g, shift < 46 ? shift : 46, random)
+                                                   : sppim_shr(*g, shift, u->round);
+            const int64_t w = layer->now.w[sppim_pair_place(layer, k, n)], exact = w - q * step;
+            clipped += exact != sppim_sat(exact, -limit, limit);
+            *g = (int32_t)(w - sppim_sat(exact, -limit, limit));
+        }
+    return clipped;
+}
+
 /* What becomes of the sums of a tile's panel p. */
 static void update_panel(const sppim_job *j, const sppim_update *u, const tile *t, size_t p, int32_t *gradient)
 {
@@ -364,8 +386,16 @@ static void update_panel(const sppim_job *j, const sppim_update *u, const tile *
     if (!last_part(j))
         return;
     const uint32_t index = (uint32_t)(t->row * layer->n + panel * SPPIM_PANEL);
-    const size_t clipped = j->network->kernels->update_s16(
-        u, gradient, t->ld, t->rows, index, sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
+    sppim_update change = *u;
+    size_t clipped = 0;
+    if (layer->config.weight_bits < 16) {
+        clipped = coarse_changes(layer, u, t, panel, gradient);
+        change.shift = 0; /* the sums are the changes now */
+        change.round = SPPIM_SR;
+        change.narrow = false;
+    }
+    clipped += j->network->kernels->update_s16(
+        &change, gradient, t->ld, t->rows, index, sppim_panel_rows(layer, &layer->now, &layer->next, t->row, panel));
     sppim_add_saturations(layer, SPPIM_SAT_WEIGHT, clipped);
 }
 

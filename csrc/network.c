@@ -53,7 +53,9 @@ static bool numbers_valid(const sppim_layer_config *c)
            sppim_within(c->margin_log2, 7, 40) && sppim_within(c->delta_shift, 0, 30) &&
            sppim_within(c->bp_shift, 0, 62) && sppim_within(c->update_shift, 0, 30) &&
            sppim_within(c->update_round, 0, SPPIM_ROUNDING_COUNT - 1) && sppim_within(c->pot_levels, 1, 7) &&
-           sppim_within(c->centred, 0, 1) && sppim_accumulator_valid(c->fp_accumulator) &&
+           sppim_within(c->centred, 0, 1) && sppim_within(c->weight_bits, 8, 16) &&
+           sppim_within(c->error_bits, 2, 8) && sppim_within(c->error_threshold, 0, SPPIM_ERROR_MAX) &&
+           sppim_accumulator_valid(c->fp_accumulator) &&
            sppim_accumulator_valid(c->gc_accumulator);
 }
 
@@ -325,6 +327,8 @@ static void describe_layer(sppim_network *network, size_t l, const sppim_layer_c
     layer->class_ld = sppim_round_up(layer->classes, SPPIM_GROUP);
     layer->fp_finite = config->fp_accumulator.bits && !product_fits(config, layer->k);
     layer->gc_finite = config->gc_accumulator.bits != 0;
+    for (int d = -128; d < 128; d++)
+        layer->error_map[d & 255] = (int8_t)sppim_coarse_error(d, config->error_bits, config->error_threshold);
     layer->bytes = config->product_bits <= 8 && !layer->fp_finite;
     sppim_layer_shape(config, (int64_t)layer->classes, &layer->shape);
 }
@@ -357,8 +361,9 @@ static void draw_layer(sppim_network *network, size_t l)
     const sppim_key key = sppim_key_make(network->config.seed, SPPIM_STREAM_WEIGHTS, l, 0);
     for (size_t k = 0; k < layer->k; k++)
         for (size_t n = 0; n < layer->n; n++)
-            layer->now.w[sppim_pair_place(layer, k, n)] =
-                (int16_t)((((2 * bound + 1) * sppim_draw16_1(key, (uint32_t)(k * layer->n + n))) >> 16) - bound);
+            layer->now.w[sppim_pair_place(layer, k, n)] = (int16_t)sppim_coarse_weight(
+                (((2 * bound + 1) * sppim_draw16_1(key, (uint32_t)(k * layer->n + n))) >> 16) - bound,
+                layer->config.weight_bits);
     if (layer->codes)
         draw_codes(network, layer, l);
 }

@@ -65,6 +65,7 @@ typedef struct sppim_layer {
     bool skipping;         /* the last forward skipped zeros: the update keeps rows or words up to date, not quads */
     sppim_state now, next; /* read in a tick; written in a tick, taken over at its end */
     bool updated;          /* next is to be taken over */
+    int8_t error_map[256]; /* A6.8, by the byte of an error */
     uint8_t *codes;        /* [C][F], hidden layers */
     int8_t *project;       /* R by outputs, transposed, quads: panels of C columns, outputs deep */
     int8_t *back_project;  /* R by outputs, quads: panels of outputs, C deep */

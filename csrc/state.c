@@ -40,7 +40,8 @@ static tensor_view view_tensor(const sppim_layer *layer, int32_t tensor)
     const bool hidden = !layer->place.output;
     switch (tensor) {
     case SPPIM_WEIGHTS:
-        return (tensor_view){layer->now.w, (layer->k + 1) * layer->n, sizeof(int16_t), SPPIM_WEIGHT_MAX};
+        return (tensor_view){layer->now.w, (layer->k + 1) * layer->n, sizeof(int16_t),
+                             sppim_weight_limit(layer->config.weight_bits)};
     case SPPIM_MEANS:
         return (tensor_view){layer->now.mean, layer->channels, sizeof(int16_t), layer->config.centred ? 32768 : 0};
     case SPPIM_SCORE_BIAS:

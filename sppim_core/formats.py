@@ -23,6 +23,9 @@ _RANGES = {
     "bp_shift": (0, 62),
     "update_shift": (0, 30),
     "pot_levels": (1, 7),
+    "weight_bits": (8, 16),
+    "error_bits": (2, 8),
+    "error_threshold": (0, 127),
 }
 
 
@@ -89,6 +92,9 @@ class LayerFormat:
     pooling: str = "none"
     pooling_size: int = 0
     score_window: int = 1
+    weight_bits: int = 16
+    error_bits: int = 8
+    error_threshold: int = 0
 
     def __post_init__(self):
         for name, (low, high) in _RANGES.items():

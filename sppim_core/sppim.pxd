@@ -94,6 +94,9 @@ cdef extern from "sppim.h" nogil:
         int32_t update_round
         int32_t pot_levels
         int32_t centred
+        int32_t weight_bits
+        int32_t error_bits
+        int32_t error_threshold
         sppim_accumulator fp_accumulator
         sppim_accumulator gc_accumulator
     sppim_status sppim_layer_defaults(int32_t inputs, int32_t outputs, int32_t rule, int32_t product_bits,

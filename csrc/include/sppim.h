@@ -211,6 +211,9 @@ typedef struct sppim_layer_config {
     int32_t update_round;    /* sppim_rounding, A7.3 */
     int32_t pot_levels;      /* 1..7, A4.3 */
     int32_t centred;         /* 0 or 1, A7.4 */
+    int32_t weight_bits;     /* 8..16, A7.5 */
+    int32_t error_bits;      /* 2..8, A6.8 */
+    int32_t error_threshold; /* 0..127, A6.8 */
     sppim_accumulator fp_accumulator, gc_accumulator; /* A1.6 */
 } sppim_layer_config;
 
