@@ -256,10 +256,10 @@ static bool take_list(sppim_network *network, extent e, size_t rows, sppim_list 
 static bool take_workspace(sppim_network *network, extent e, sppim_workspace *w)
 {
     const size_t batch = sppim_round_up((size_t)network->config.batch, SPPIM_DEPTH);
-    w->terms_ld = e.terms;
+    w->terms_ld = e.terms + SPPIM_GROUP; /* not a power of two: rows would share the sets of a cache */
     return take_list(network, e, batch, &w->list) && (!e.wide || TAKE(network, w->x16, batch * e.inputs)) &&
            TAKE(network, w->zeros, e.depth) && TAKE(network, w->signed_start, e.columns) &&
-           TAKE(network, w->x_columns, e.depth * e.terms) && TAKE(network, w->active, e.terms) &&
+           TAKE(network, w->x_columns, e.depth * w->terms_ld) && TAKE(network, w->active, e.terms) &&
            TAKE(network, w->d_quads, e.error_cells) && TAKE(network, w->d_rows, e.error_cells) &&
            TAKE(network, w->d_pairs, e.error_cells) && TAKE(network, w->d_lanes, e.columns) &&
            TAKE(network, w->d_scale, e.depth) && TAKE(network, w->x_row, e.depth) && TAKE(network, w->pair, e.depth) &&

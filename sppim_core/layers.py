@@ -1,6 +1,7 @@
 """Networks in words: fully connected layers as numbers, convolutions as Conv; their default formats (A9)."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from sppim_core import _core, check
 from sppim_core.errors import ShapeError
@@ -50,7 +51,7 @@ class Conv:
     def window(self, image: tuple[int, int, int]) -> Window:
         """This kernel on images of (height, width, channels)."""
         rows, columns = self.kernel_size
-        padding = (min(rows, columns) - 1) // 2 if self.padding is None else self.padding
+        padding = _default_padding(rows, columns) if self.padding is None else self.padding
         return Window(*image, rows, columns, self.stride, padding)
 
 
@@ -116,8 +117,57 @@ def layer_formats(layers, rule: str = "local", product_bits: int = 8, centred: b
     return formats
 
 
+def coarser_activations(formats: list[LayerFormat], bits: int) -> list[LayerFormat]:
+    """A9: activations of `bits` 1..7 bits over the same range, so with 7 - bits fraction bits less than by default."""
+    less = 7 - check.integer("activation_bits", bits, 1, 7)
+    result = []
+    for i, layer in enumerate(formats):
+        if i:
+            layer = replace(layer, update_shift=max(0, layer.update_shift - less))
+        if i == len(formats) - 1:
+            layer = replace(layer, margin_log2=max(7, layer.margin_log2 - (less if i else 0)))
+        else:
+            layer = replace(
+                layer,
+                activation_max=2**bits - 1,
+                fp_shift=layer.fp_shift if i else layer.fp_shift + less,
+                margin_log2=max(7, layer.margin_log2 - less),
+            )
+        result.append(layer)
+    return result
+
+
+_WORD = re.compile(
+    r"(?P<channels>\d+)(c(?P<rows>\d+)(x(?P<columns>\d+))?(s(?P<stride>\d+))?(p(?P<padding>\d+))?"
+    r"((?P<kind>[ma])(?P<size>\d+))?(v(?P<score>\d+))?)?"
+)
+
+
+def parse(text: str) -> list[int | Conv]:
+    """Hidden layers in words, separated by commas: 256 is fully connected; 32c3m2 a convolution to 32 channels by a 3 x 3
+    window with maximum pooling by 2. In this order: c rows [x columns], s stride, p padding, m or a (maximum or mean)
+    pooling, v score window."""
+    return [_parse_word(word.strip()) for word in text.split(",")] if text.strip() else []
+
+
+def _parse_word(word: str) -> int | Conv:
+    match = _WORD.fullmatch(word)
+    if match is None:
+        raise ValueError(f"{word!r} is not a layer like 256 or 32c3m2 (channels, c window, s stride, p padding, m or a pooling)")
+    part = {name: int(text) for name, text in match.groupdict().items() if text and name != "kind"}
+    if "rows" not in part:
+        return check.integer(f"layer {word!r}", part["channels"], 1, 65535)
+    pool = ("mean" if match["kind"] == "a" else "max", part["size"]) if match["kind"] else None
+    kernel = (part["rows"], part.get("columns", part["rows"]))
+    return Conv(part["channels"], kernel, part.get("stride", 1), part.get("padding"), pool, part.get("score"))
+
+
+def _default_padding(rows: int, columns: int) -> int:
+    return (min(rows, columns) - 1) // 2
+
+
 def describe(formats: list[LayerFormat]) -> str:
-    """784-256-10; 32x32x3-32c3m2-10: 32 channels by a 3 x 3 window, maximum (or mean: a) pooling by 2."""
+    """784-256-10, or 32x32x3-32c3m2-10 in the words of parse(); score windows are not told."""
     first = formats[0].window
     words = [str(formats[0].inputs) if first is None else f"{first.height}x{first.width}x{first.channels}"]
     for layer in formats:
@@ -125,6 +175,7 @@ def describe(formats: list[LayerFormat]) -> str:
         if window is not None:
             word += f"c{window.rows}" + (f"x{window.columns}" if window.columns != window.rows else "")
             word += f"s{window.stride}" if window.stride > 1 else ""
+            word += f"p{window.padding}" if window.padding != _default_padding(window.rows, window.columns) else ""
             word += {"none": "", "max": f"m{layer.pooling_size}", "mean": f"a{layer.pooling_size}"}[layer.pooling]
         words.append(word)
     return "-".join(words)
