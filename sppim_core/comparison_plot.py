@@ -1,4 +1,4 @@
-"""Pictures of a comparison: learning curves, accuracy against bit widths, zeros over training, accuracy against energy."""
+"""Pictures of a comparison: learning curves, bit widths, zeros over training, accuracy against energy."""
 
 from collections.abc import Callable
 from pathlib import Path

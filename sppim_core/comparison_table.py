@@ -53,6 +53,13 @@ def _number(seeds: list[dict], name: str, scale: float, form: str) -> str:
     return form.format(mean(row[name] for row in seeds) * scale) if name in seeds[0] else "-"
 
 
+def _share_done(seeds: list[dict]) -> str:
+    """MACs that were neither skipped nor gated."""
+    if "macs_per_image" not in seeds[0]:
+        return "-"
+    return f"{mean(row['macs_done_per_image'] / row['macs_per_image'] for row in seeds):.0%}"
+
+
 def _accuracy(seeds: list[dict]) -> str:
     values = [100 * row["accuracy"] for row in seeds]
     spread = f" ({min(values):.2f}..{max(values):.2f})" if len(values) > 1 else ""
@@ -75,7 +82,7 @@ def cells(seeds: list[dict], rows: list[dict]) -> tuple:
         _shares(seeds, "activation_sparsity", slice(1, None)),
         _shares(seeds, "error_sparsity", slice(None, -1)),
         _number(seeds, "macs_per_image", 1e-6, "{:.3g} M"),
-        f"{mean(r['macs_done_per_image'] / r['macs_per_image'] for r in seeds):.0%}" if "macs_per_image" in seeds[0] else "-",
+        _share_done(seeds),
         _number(seeds, "energy_mj_per_epoch", 1, "{:.3g}"),
         _number(seeds, "seconds_per_epoch", 1, "{:.3g}"),
     )
@@ -90,8 +97,7 @@ def markdown(rows: list[dict]) -> str:
         lines = [_HEAD, *(cells(seeds, rows) for seeds in group(chosen))]
         widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
         lines.insert(1, tuple("-" * width for width in widths))
-        table = "\n".join(
-            "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-        )
+        padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+        table = "\n".join("| " + " | ".join(line) + " |" for line in padded)
         texts.append(f"## {study}: {networks}\n\n{table}\n")
     return "\n".join(texts)

@@ -119,7 +119,7 @@ class LayerFormat:
         elif self.inputs != self.window.height * self.window.width * self.window.channels:
             raise ShapeError(f"inputs must be height x width x channels of the window, not {self.inputs}")
         try:
-            self.image
+            _core.layer_shape(to_core(self), 2)
         except ValueError:
             raise ShapeError(
                 f"pooling by {self.pooling_size}: too large for this window's positions, or a layer beyond A12.1"

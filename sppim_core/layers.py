@@ -28,7 +28,7 @@ class Conv:
         check.integer("stride", self.stride, 1, 255)
         if self.padding is not None:
             check.integer("padding", self.padding, 0, min(self.kernel_size) - 1)
-        self.pooling
+        check.choice("pool", self.pooling[0], _core.POOLINGS)
         if self.score_window is not None:
             check.integer("score_window", self.score_window, 1, 16)
 
@@ -144,16 +144,18 @@ _WORD = re.compile(
 
 
 def parse(text: str) -> list[int | Conv]:
-    """Hidden layers in words, separated by commas: 256 is fully connected; 32c3m2 a convolution to 32 channels by a 3 x 3
-    window with maximum pooling by 2. In this order: c rows [x columns], s stride, p padding, m or a (maximum or mean)
-    pooling, v score window."""
+    """Hidden layers in words, separated by commas: 256 is fully connected; 32c3m2 a convolution to 32 channels by a
+    3 x 3 window with maximum pooling by 2. In this order: c rows [x columns], s stride, p padding, m or a (maximum or
+    mean) pooling, v score window."""
     return [_parse_word(word.strip()) for word in text.split(",")] if text.strip() else []
 
 
 def _parse_word(word: str) -> int | Conv:
     match = _WORD.fullmatch(word)
     if match is None:
-        raise ValueError(f"{word!r} is not a layer like 256 or 32c3m2 (channels, c window, s stride, p padding, m or a pooling)")
+        raise ValueError(
+            f"{word!r} is not a layer like 256 or 32c3m2 (channels, c window, s stride, p padding, m or a pooling)"
+        )
     part = {name: int(text) for name, text in match.groupdict().items() if text and name != "kind"}
     if "rows" not in part:
         return check.integer(f"layer {word!r}", part["channels"], 1, 65535)

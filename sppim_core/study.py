@@ -25,8 +25,8 @@ FORMAT_OPTIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One training of a study. data: name of a data set in the folder of the data; layers: hidden layers in the words of
-    layers.parse(); rule: one of RULES, or "float"; formats: those of FORMAT_OPTIONS that are not as there;
+    """One training of a study. data: name of a data set in the folder of the data; layers: hidden layers in the words
+    of layers.parse(); rule: one of RULES, or "float"; formats: those of FORMAT_OPTIONS that are not as there;
     train_images: so many of the training images, 0: all."""
 
     study: str
@@ -80,7 +80,7 @@ class Entry:
         if not self.centred:
             words.append("uncentred")
         if self.flip or self.crop:
-            words.append("flip" * self.flip + " and " * (self.flip and self.crop > 0) + f"crop {self.crop}" * bool(self.crop))
+            words.append(" and ".join(["flip"] * self.flip + [f"crop {self.crop}"] * (self.crop > 0)))
         return ", ".join(words) or "-"
 
     def layer_formats(self, image: tuple[int, int, int], classes: int) -> list[LayerFormat]:
