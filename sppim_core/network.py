@@ -79,6 +79,12 @@ class Network:
         return [self.formats[0].inputs] + [layer.values for layer in self.formats]
 
     @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Height, width, channels of an image going in; None if the first layer is fully connected."""
+        window = self.formats[0].window
+        return None if window is None else (window.height, window.width, window.channels)
+
+    @property
     def classes(self) -> int:
         return self.formats[-1].outputs
 
@@ -98,7 +104,8 @@ class Network:
         return self._core.batches
 
     def tick(self, x=None, labels=None, rate_shift: int = 0):
-        """One step of A8: x (n, inputs) as quantize_inputs takes it, or scipy.sparse; labels (n,) integers.
+        """One step of A8: x (n, inputs), or images (n, height, width, channels), as quantize_inputs takes it, or
+        scipy.sparse; labels (n,) integers.
 
         Without x an empty place enters. Returns (batch number, input non-zeros, error non-zeros) of the batch that
         left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C) on the way, the network is as before;
@@ -149,8 +156,11 @@ class Network:
     def _inputs(self, x) -> np.ndarray:
         """x checked and quantized, as the core takes it."""
         x = quantize_sparse(x, self.sizes[0]).toarray() if is_sparse(x) else quantize_inputs(x)
+        if x.ndim == 4 and self.image is not None and x.shape[1:] == self.image:
+            x = x.reshape(len(x), -1)
         if x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            raise ShapeError(f"x must have shape (n, {self.sizes[0]}), not {x.shape}")
+            images = "" if self.image is None else f" or (n, {', '.join(map(str, self.image))})"
+            raise ShapeError(f"x must have shape (n, {self.sizes[0]}){images}, not {x.shape}")
         return np.require(x, requirements=["C", "A", "E"])
 
     def counters(self) -> Counters:
