@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sppim_core import schedule
+from sppim_core import schedule, storage
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
 from sppim_core.network import Network, Retired
@@ -55,4 +55,6 @@ class Account:
         """Goes on from the state() of an account that describe() describes alike."""
         for name, each in self._schedules.items():
             each.restore(arrays[name])
-        self._before, self._baseline_counts = Counters(arrays["account_before"]), Counters(arrays["baseline_counts"])
+        layers = len(self.shapes)
+        self._before = storage.counters_in(arrays, "account_before", layers)
+        self._baseline_counts = storage.counters_in(arrays, "baseline_counts", layers)

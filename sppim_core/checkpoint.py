@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sppim_core import check, storage
-from sppim_core.counters import Counters
 from sppim_core.errors import DataError
 from sppim_core.history import Epoch, History, Tally
 
@@ -17,7 +16,8 @@ KIND = "checkpoint"
 class Keeper:
     """Keeps a run in a file, every so many seconds where it is asked to; path None: keeps nothing."""
 
-    def __init__(self, path, every: float):
+    def __init__(self, path, every: float, resume: bool):
+        self.resume = resume
         self.path = None if path is None else Path(path)
         self.every = check.number("every", every, 0)
         self._last = time.monotonic()
@@ -37,15 +37,14 @@ class Keeper:
             self.save(run)
 
     def restore(self, run) -> None:
-        """Puts what the file holds into a run of the same configuration; without a file nothing happens."""
-        if self.path is None or not self.path.exists():
+        """Puts what the file holds, if there is one, into a run of the same configuration."""
+        if not self.resume or self.path is None or not self.path.exists():
             return
         config, arrays = storage.read(self.path, KIND)
         difference = _difference(config.get("configuration"), _plain(run.configuration), "")
         if difference:
             raise DataError(f"{self.path}: a checkpoint of another training: {difference}")
-        if run.network.in_flight:
-            raise RuntimeError(f"{run.network.in_flight} batches are in flight; drain() first")
+        storage.check_idle(run.network)
         with storage.reading(self.path, KIND):
             _put(run, config, arrays)
 
@@ -74,7 +73,7 @@ def _state(run) -> tuple[dict, dict]:
 def _put(run, config: dict, arrays: dict) -> None:
     storage.put_state(run.network, config["network"], arrays)
     run.account.restore(arrays)
-    run.before = Counters(arrays["epoch_before"])
+    run.before = storage.counters_in(arrays, "epoch_before", len(run.network.formats))
     run.history = History([Epoch(**fields) for fields in config["epochs"]])
     run.tally = Tally(**config["tally"])
     run.log_header = config["log_header"]

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -32,6 +32,10 @@ def _check_outputs(args) -> None:
             raise ValueError(f"--{other} and --{name} name the same file, {path}")
     if args.plot:
         sppim_core.plot.check_file(args.plot)
+    if args.tensorboard == "":
+        raise ValueError("--tensorboard needs the name of a folder")
+    if args.tensorboard is not None:
+        import_module("sppim_core.tensorboard")
     if args.float_baseline and find_spec("sklearn") is None:
         raise ImportError("--float-baseline needs scikit-learn: pip install scikit-learn")
 
@@ -65,17 +69,20 @@ def _plan(args) -> dict:
     }
 
 
-def _follow(args, epochs: int):
+@contextmanager
+def _followed(args, epochs: int):
     """What Trainer.fit() calls on the way."""
-    followers = [] if args.quiet else [ProgressLine(epochs)]
-    if args.tensorboard is not None:
-        followers.append(import_module("sppim_core.tensorboard").TensorBoard(args.tensorboard))
+    with ExitStack() as stack:
+        followers = [] if args.quiet else [ProgressLine(epochs)]
+        if args.tensorboard is not None:
+            board = import_module("sppim_core.tensorboard").TensorBoard(args.tensorboard)
+            followers.append(stack.enter_context(closing(board)))
 
-    def progress(state) -> None:
-        for follower in followers:
-            follower(state)
+        def progress(state) -> None:
+            for follower in followers:
+                follower(state)
 
-    return progress
+        yield progress
 
 
 @contextmanager
@@ -113,7 +120,6 @@ def run(args) -> int:
     plan = _plan(args)
     epochs = plan["epochs"]
     say = (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr))
-    progress = _follow(args, epochs)
     data = sppim_core.data.load(args.data)
     network = _network(args, data)
     trainer = sppim_core.Trainer(network, chip, **({} if args.rule == "bp" else schedule_switches(args)))
@@ -121,7 +127,7 @@ def run(args) -> int:
     if args.checkpoint and os.path.exists(args.checkpoint):
         say(f"continues {_where(args.checkpoint)}")
 
-    with _stoppable(args.checkpoint):
+    with _stoppable(args.checkpoint), _followed(args, epochs) as progress:
         history = trainer.fit(
             data, **plan, progress=progress, checkpoint=args.checkpoint, every=args.every, log=args.log
         )

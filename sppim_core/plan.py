@@ -18,8 +18,8 @@ MAX_RATE_SHIFT = 16
 class Plan:
     """epochs: at most so many. rate_steps: (percent, shift), from that percentage of the epochs on `shift` more is
     added to every update_shift. validation: images held out (A9.1). patience: stop after so many epochs without a
-    better validation accuracy. augmentation: a dataclass object that is called with x int8 (n, inputs), image (h, w, c),
-    indices (n,), seed, epoch, fill int8 (c,) and returns what to learn from instead of x, int8 (n, inputs)."""
+    better validation accuracy. augmentation: a dataclass object that is called with x int8 (n, inputs), image
+    (h, w, c), indices (n,), seed, epoch, fill int8 (c,) and returns what to learn from instead of x, like it."""
 
     epochs: int
     rate_steps: tuple = RATE_STEPS

@@ -58,8 +58,10 @@ class Run:
 
     def train(self, keeper: Keeper, log_path, progress) -> History:
         """To the end of the plan."""
-        log = Log(log_path, self)
         with Hold(self.network._core) as hold:
+            with hold.step():
+                keeper.restore(self)
+                log = Log(log_path, self)
             try:
                 while not self.plan.finished(self.history):
                     self._train_epoch(hold, keeper, log, progress)

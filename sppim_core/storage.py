@@ -135,7 +135,7 @@ def _file_mode(file: Path) -> int:
 
 def state_of(network) -> tuple[dict, dict]:
     """(configuration, arrays) of a network that has nothing in flight."""
-    _check_idle(network)
+    check_idle(network)
     config = {name: getattr(network, name) for name in (*_OPTIONS, "batches")}
     config |= {
         "formats": [asdict(layer) for layer in network.formats],
@@ -145,7 +145,7 @@ def state_of(network) -> tuple[dict, dict]:
     return config, arrays | {"counters": network.counters().values}
 
 
-def _check_idle(network) -> None:
+def check_idle(network) -> None:
     if network.in_flight:
         raise RuntimeError(f"{network.in_flight} batches are in flight; drain() first")
 
@@ -168,15 +168,20 @@ def restore(cls, config: dict, arrays: dict, how: dict):
 
 def put_state(network, config: dict, arrays: dict) -> None:
     """Puts what state_of() described into a network of the same configuration."""
-    _check_idle(network)
+    check_idle(network)
     for layer in range(len(network.formats)):
         for name in TENSORS:
             _set_tensor(network, layer, name, arrays[f"{name}_{layer}"])
     network._core.batches = check.integer("batches", config["batches"], 0, 2**63)
-    counters = Counters(arrays["counters"])
-    if counters.layers != len(network.formats):
-        raise DataError(f"counters of {counters.layers} layers, expected {len(network.formats)}")
+    counters = counters_in(arrays, "counters", len(network.formats))
     network._earlier = counters.values - network._core.counters()  # modulo 2^64, as the sum that undoes it
+
+
+def counters_in(arrays: dict, name: str, layers: int) -> Counters:
+    counters = Counters(arrays[name])
+    if counters.layers != layers:
+        raise DataError(f"{name} of {counters.layers} layers, expected {layers}")
+    return counters
 
 
 def _set_tensor(network, layer: int, name: str, values: np.ndarray) -> None:

@@ -11,8 +11,8 @@ SCALARS = ("train_loss", "train_accuracy", "validation_accuracy", "test_accuracy
 
 
 class TensorBoard:
-    """A progress function that writes one point an epoch to a folder; epochs written by a process that was killed
-    before they were kept are hidden when they come again."""
+    """A progress function that writes one point an epoch to a folder, from a thread: what the last seconds before a
+    kill brought may be missing. Epochs written but not kept in a checkpoint are hidden when they come again."""
 
     def __init__(self, folder: str):
         self._folder = folder
@@ -32,3 +32,7 @@ class TensorBoard:
             for layer, share in enumerate(getattr(epoch, kind)):
                 self._writer.add_scalar(f"{kind}/{layer}", share, epoch.epoch)
         self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

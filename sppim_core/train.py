@@ -80,11 +80,9 @@ class Trainer:
         so is the checkpoint if none is in flight."""
         plan = Plan(epochs, rate_steps, validation, patience, augmentation)
         self._check_data(data)
-        run, keeper = Run(self.network, self._account, data, plan), Keeper(checkpoint, every)
+        run = Run(self.network, self._account, data, plan)
         self._images = len(run.training)
-        if check.flag("resume", resume):
-            keeper.restore(run)
-        return run.train(keeper, log, progress)
+        return run.train(Keeper(checkpoint, every, check.flag("resume", resume)), log, progress)
 
     def _check_data(self, data: Dataset) -> None:
         if not isinstance(data, Dataset):
