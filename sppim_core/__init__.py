@@ -14,7 +14,7 @@ except ImportError as error:
         f"or start Python in another folder to use an installed one ({error})"
     ) from error
 
-from sppim_core import arithmetic, convolution, data, kernels, report, schedule, train
+from sppim_core import arithmetic, checkpoint, convolution, data, history, kernels, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.chip import Chip
 from sppim_core.counters import Counters
@@ -39,9 +39,11 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "arithmetic",
+    "checkpoint",
     "convolution",
     "data",
     "get_include",
+    "history",
     "kernels",
     "mlp_formats",
     "plot",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -220,37 +221,38 @@ def test_saving_changes_nothing(tmp_path):
 
 def test_a_signal_waits_for_the_end_of_a_step(tmp_path):
     """Signals at any instant: counters and network belong together, and what is kept is the very batch."""
-    expected = unbroken(tmp_path)
-    training, stops = Training(tmp_path / "stopped"), 0
+    training, stops, armed = Training(tmp_path / "stopped"), 0, []
 
     def interrupt(*_):
-        raise KeyboardInterrupt
+        if armed:
+            raise KeyboardInterrupt
+
+    def stopped() -> bool:
+        try:
+            armed.append(True)
+            training.fit()
+            armed.clear()
+            return False
+        except KeyboardInterrupt:
+            armed.clear()
+            return True
 
     before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        for i in range(200):
-            child = in_child(lambda: (time.sleep(0.02 + 0.0013 * i), os.kill(os.getppid(), signal.SIGTERM)))
-            try:
-                training.fit()
-                break
-            except KeyboardInterrupt:
-                stops += 1
-                trainer = training.trainer  # both sides of its account have the same images, none twice
-                assert (trainer.counters()["images"] == trainer.baseline_counters()["images"]).all()
-            finally:
-                wait_quietly(child)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert training.outcome() == expected
-    assert stops
+    child = in_child(lambda: terminate_parent(0.02))
+    while stopped():
+        stops += 1
+        trainer = training.trainer  # both sides of its account have the same images, none twice
+        assert (trainer.counters()["images"] == trainer.baseline_counters()["images"]).all()
+        wait(child)
+        child = in_child(partial(terminate_parent, 0.02 + 0.0013 * stops))
+    wait(child)
+    signal.signal(signal.SIGTERM, before)
+    assert stops and training.outcome() == unbroken(tmp_path)
 
 
-def wait_quietly(child):
-    try:
-        os.kill(child, signal.SIGKILL)
-        wait(child)
-    except KeyboardInterrupt:
-        wait(child)
+def terminate_parent(delay: float) -> None:
+    time.sleep(delay)
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def finished(tmp_path) -> Training:
@@ -440,42 +442,38 @@ def test_progress_of_a_continued_training(tmp_path):
 def test_log(tmp_path):
     training = finished(tmp_path)
     first, only = map(json.loads, (training.folder / "log").read_text().splitlines())
-    assert first["configuration"]["network"]["seed"] == 1 and set(first["versions"]) == {
-        "sppim_core",
-        "python",
-        "numpy",
-    }
+    assert first["configuration"]["network"]["seed"] == 1
+    assert first["versions"].keys() == {"sppim_core", "python", "numpy"}
     assert only == training.history.to_dicts()[0]
 
 
 def test_tensorboard(tmp_path):
-    reason = "tensorboardX is not installed"
-    pytest.importorskip("tensorboardX", reason=reason)
-    from sppim_core.tensorboard import TensorBoard
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    folder = tmp_path / "events"
+    result = subprocess.run(
+        command(tmp_path, "--epochs", "6", "--tensorboard", folder), capture_output=True, text=True, cwd=HERE
+    )
+    assert result.returncode == 0, result.stderr
+    (events,) = folder.iterdir()
+    for name in (b"train_loss", b"train_accuracy", b"validation_accuracy", b"test_accuracy", b"error_sparsity/1"):
+        assert events.read_bytes().count(name) == 6
 
-    Training(tmp_path / "t").fit(TensorBoard(str(tmp_path / "events")))
-    (events,) = (tmp_path / "events").iterdir()
-    content = events.read_bytes()
-    assert content.count(b"train_loss") == content.count(b"test_accuracy") == EPOCHS
+
+def test_tensorboard_is_only_asked_for_by_its_option(tmp_path):
+    code = f"import sys; sys.modules['tensorboardX'] = None; sys.argv = {command(tmp_path, '--epochs', '1')[2:]}"
+    run = "from sppim_core.cli import main; sys.exit(main())"
+    for more, status in (("", 0), ("sys.argv += ['--tensorboard', 'x']", 2)):
+        script = "\n".join((code, more, run))
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
+        assert result.returncode == status, result.stderr
+    assert "--tensorboard needs tensorboardX: pip install tensorboardX" in result.stderr
 
 
 def command(tmp_path, *more):
     file = tmp_path / "data.npz"
     np.savez(file, **{name: getattr(DATA, name) for name in ("x_train", "y_train", "x_test", "y_test")})
-    arguments = [
-        "train",
-        "--data",
-        file,
-        "--layers",
-        "16",
-        "--epochs",
-        "400",
-        "--validation",
-        "100",
-        "--checkpoint",
-        tmp_path / "c",
-    ]
-    arguments += ["--log", tmp_path / "log", "--every", "0.1", *more]
+    options = f"--data {file} --layers 16 --epochs 400 --validation 100 --every 0.1"
+    arguments = ["train", *options.split(), "--checkpoint", tmp_path / "c", "--log", tmp_path / "log", *more]
     return [sys.executable, "-m", "sppim_core", *map(str, arguments)]
 
 
