@@ -14,7 +14,7 @@ typedef struct slot {
     uint64_t duration[PHASES];
     uint64_t end[PHASES];
     uint64_t batch;
-    bool last; /* of its batch */
+    uint64_t last; /* 1: of its batch */
 } slot;
 
 /* A layer's units and what they did. */
@@ -22,6 +22,12 @@ typedef struct stage {
     uint64_t fp_free, gc_free; /* one and the same (fp_free) without phase overlap */
     uint64_t busy[PHASES], stall[PHASES];
 } stage;
+
+/* How far the whole schedule is. */
+typedef struct progress {
+    uint64_t lepu_free, placed_end, cycles;
+    uint64_t ticks, images, batches;
+} progress;
 
 struct sppim_schedule {
     sppim_schedule_config config;
@@ -31,8 +37,7 @@ struct sppim_schedule {
     slot *slots;       /* [layers][ring], image i in i % ring */
     uint64_t *up_ends; /* [layers][staleness_ring], batch t in t % staleness_ring */
     uint64_t *entries; /* [layers]: the image that entered in tick T in T % layers, or EMPTY */
-    uint64_t lepu_free, placed_end, cycles;
-    uint64_t ticks, images, batches;
+    progress now;
 };
 
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
@@ -81,15 +86,15 @@ static uint64_t place(sppim_schedule *s, size_t l, int phase, uint64_t ready, ui
 {
     stage *stage = &s->stages[l];
     if (serial(s))
-        ready = larger(ready, s->placed_end);
+        ready = larger(ready, s->now.placed_end);
     if (duration) {
         const uint64_t start = larger(*unit, larger(ready, buffer));
         stage->stall[phase] += start - *unit;
         stage->busy[phase] += duration;
         ready = *unit = start + duration;
     }
-    s->placed_end = ready;
-    s->cycles = larger(s->cycles, ready);
+    s->now.placed_end = ready;
+    s->now.cycles = larger(s->now.cycles, ready);
     return ready;
 }
 
@@ -124,7 +129,7 @@ static void place_lepu(sppim_schedule *s, size_t l, uint64_t image)
     if (s->config.rule == SPPIM_RULE_DFA)
         ready = larger(ready, slot_of(s, s->layers - 1, image)->end[FP]);
     const uint64_t array = s->config.phase_overlap ? 0 : s->stages[l].fp_free;
-    slot->end[EP] = place(s, l, EP, ready, array, &s->lepu_free, slot->duration[EP]);
+    slot->end[EP] = place(s, l, EP, ready, array, &s->now.lepu_free, slot->duration[EP]);
     if (!s->config.phase_overlap && slot->duration[EP])
         s->stages[l].fp_free = slot->end[EP];
 }
@@ -155,8 +160,8 @@ static void place_backpropagation(sppim_schedule *s, uint64_t image)
 {
     for (size_t l = s->layers; l-- > 0;) {
         slot *slot = slot_of(s, l, image);
-        place_gradient(s, l, image, s->placed_end);
-        slot->end[EP] = place(s, l, EP, s->placed_end, 0, &s->stages[l].fp_free, slot->duration[EP]);
+        place_gradient(s, l, image, s->now.placed_end);
+        slot->end[EP] = place(s, l, EP, s->now.placed_end, 0, &s->stages[l].fp_free, slot->duration[EP]);
     }
     if (slot_of(s, 0, image)->last)
         for (size_t l = s->layers; l-- > 0;)
@@ -182,17 +187,17 @@ static void place_image(sppim_schedule *s, uint64_t image)
 /* One tick of the layer pipeline; image EMPTY: none enters. */
 static void tick(sppim_schedule *s, uint64_t image)
 {
-    s->entries[s->ticks % s->layers] = image;
+    s->entries[s->now.ticks % s->layers] = image;
     for (size_t l = s->layers; l-- > 0;) {
         const size_t back = s->config.rule == SPPIM_RULE_DFA ? s->layers - 1 : l;
-        const uint64_t forward = l <= s->ticks ? s->entries[(s->ticks - l) % s->layers] : EMPTY;
-        const uint64_t backward = back <= s->ticks ? s->entries[(s->ticks - back) % s->layers] : EMPTY;
+        const uint64_t forward = l <= s->now.ticks ? s->entries[(s->now.ticks - l) % s->layers] : EMPTY;
+        const uint64_t backward = back <= s->now.ticks ? s->entries[(s->now.ticks - back) % s->layers] : EMPTY;
         if (forward != EMPTY)
             place_forward(s, l, forward);
         if (backward != EMPTY)
             place_backward(s, l, backward);
     }
-    s->ticks++;
+    s->now.ticks++;
 }
 
 static void drain(sppim_schedule *s)
@@ -297,10 +302,10 @@ sppim_status sppim_schedule_batch(sppim_schedule *s, size_t n, const uint32_t *o
     if (status != SPPIM_OK || !n)
         return status;
     for (size_t i = 0; i < n; i++) {
-        const uint64_t image = s->images++;
+        const uint64_t image = s->now.images++;
         for (size_t l = 0; l < s->layers; l++) {
             slot *slot = slot_of(s, l, image);
-            *slot = (struct slot){.batch = s->batches, .last = i + 1 == n};
+            *slot = (struct slot){.batch = s->now.batches, .last = i + 1 == n};
             set_durations(s, l, operand_nonzeros[l * n + i], error_nonzeros[l * n + i], slot);
         }
         if (s->config.layer_pipeline)
@@ -310,7 +315,7 @@ sppim_status sppim_schedule_batch(sppim_schedule *s, size_t n, const uint32_t *o
     }
     if (s->config.rule == SPPIM_RULE_DFA)
         drain(s);
-    s->batches++;
+    s->now.batches++;
     return SPPIM_OK;
 }
 
@@ -338,9 +343,100 @@ sppim_status sppim_schedule_result(const sppim_schedule *schedule, uint64_t *cyc
     memcpy(copy, schedule, bytes);
     point_into(copy);
     drain(copy);
-    *cycles = copy->cycles;
+    *cycles = copy->now.cycles;
     for (size_t l = 0; l < copy->layers; l++)
         read_stage(&copy->stages[l], &counters[l]);
     free(copy);
+    return SPPIM_OK;
+}
+
+/* ---- state: a head that says whose it is, the progress, and all that follows the shapes ----------------------- */
+
+#define STATE_VERSION 1
+#define HEAD_WORDS ((size_t)9)
+#define PROGRESS_WORDS (sizeof(progress) / sizeof(uint64_t))
+
+_Static_assert(sizeof(slot) % sizeof(uint64_t) == 0 && sizeof(stage) % sizeof(uint64_t) == 0, "words only");
+
+static size_t body_words(const sppim_schedule *s)
+{
+    const layout at = layout_of(s->layers, s->ring, s->staleness_ring);
+    return (at.end - at.stages) / sizeof(uint64_t);
+}
+
+static void write_head(const sppim_schedule *s, uint64_t *head)
+{
+    const sppim_schedule_config *c = &s->config;
+    const uint64_t words[HEAD_WORDS] = {STATE_VERSION,
+                                        s->layers,
+                                        (uint64_t)c->rule,
+                                        (uint64_t)c->layer_pipeline,
+                                        (uint64_t)c->phase_overlap,
+                                        (uint64_t)c->staleness,
+                                        (uint64_t)c->activation_buffers,
+                                        (uint64_t)c->macro_columns,
+                                        (uint64_t)c->lepu_lanes};
+    memcpy(head, words, sizeof words);
+}
+
+size_t sppim_schedule_state_size(const sppim_schedule *s)
+{
+    return s ? HEAD_WORDS + PROGRESS_WORDS + body_words(s) : 0;
+}
+
+sppim_status sppim_schedule_get_state(const sppim_schedule *s, uint64_t *words)
+{
+    if (!s || !words)
+        return SPPIM_ERROR_NULL;
+    write_head(s, words);
+    memcpy(words + HEAD_WORDS, &s->now, sizeof s->now);
+    memcpy(words + HEAD_WORDS + PROGRESS_WORDS, s->stages, body_words(s) * sizeof *words);
+    return SPPIM_OK;
+}
+
+static bool none_beyond(const uint64_t *words, size_t count, uint64_t limit)
+{
+    for (size_t i = 0; i < count; i++)
+        if (words[i] > limit)
+            return false;
+    return true;
+}
+
+/* No value can lead outside of the arrays (rings are entered modulo their size); these are of no schedule at all. */
+static bool possible(const sppim_schedule *s, const progress *now, const uint64_t *body)
+{
+    const size_t stage_words = s->layers * sizeof(stage) / sizeof *body;
+    const uint64_t *word = body + stage_words, *up_ends = word + s->layers * s->ring * sizeof(slot) / sizeof *body;
+    const uint64_t *entries = up_ends + s->layers * s->staleness_ring;
+    if (now->lepu_free > now->cycles || now->placed_end > now->cycles || !none_beyond(body, stage_words, now->cycles) ||
+        !none_beyond(up_ends, s->layers * s->staleness_ring, now->cycles))
+        return false;
+    for (; word < up_ends; word += sizeof(slot) / sizeof *body) {
+        slot each;
+        memcpy(&each, word, sizeof each);
+        if (!none_beyond(each.end, PHASES, now->cycles) || each.batch > now->batches || each.last > 1)
+            return false;
+    }
+    for (size_t i = 0; i < s->layers; i++)
+        if (entries[i] != EMPTY && entries[i] > now->images)
+            return false;
+    return true;
+}
+
+sppim_status sppim_schedule_set_state(sppim_schedule *s, const uint64_t *words, size_t count)
+{
+    if (!s || !words)
+        return SPPIM_ERROR_NULL;
+    if (count != sppim_schedule_state_size(s))
+        return SPPIM_ERROR_SHAPE;
+    uint64_t head[HEAD_WORDS];
+    progress now;
+    const uint64_t *body = words + HEAD_WORDS + PROGRESS_WORDS;
+    write_head(s, head);
+    memcpy(&now, words + HEAD_WORDS, sizeof now);
+    if (memcmp(head, words, sizeof head) != 0 || !possible(s, &now, body))
+        return SPPIM_ERROR_RANGE;
+    s->now = now;
+    memcpy(s->stages, body, body_words(s) * sizeof *body);
     return SPPIM_OK;
 }

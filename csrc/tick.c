@@ -127,8 +127,9 @@ static void retire(sppim_network *network, sppim_trace *trace)
 {
     sppim_flight *flight = flight_of_age(network, network->depth - 1);
     if (trace)
-        *trace = flight ? (sppim_trace){flight->batch, flight->n, flight->input_nonzeros, flight->error_nonzeros}
-                        : (sppim_trace){0, 0, NULL, NULL};
+        *trace = flight ? (sppim_trace){flight->batch,          flight->n,      flight->input_nonzeros,
+                                        flight->error_nonzeros, flight->scores, flight->labels}
+                        : (sppim_trace){0};
     if (flight)
         flight->occupied = false;
 }

@@ -14,7 +14,7 @@ except ImportError as error:
         f"or start Python in another folder to use an installed one ({error})"
     ) from error
 
-from sppim_core import arithmetic, convolution, data, kernels, report, schedule, train
+from sppim_core import arithmetic, checkpoint, convolution, data, history, kernels, report, schedule, train
 from sppim_core.arithmetic import quantize_inputs
 from sppim_core.augment import Augmentation
 from sppim_core.chip import Chip
@@ -44,9 +44,11 @@ __all__ = [
     "Trainer",
     "Window",
     "arithmetic",
+    "checkpoint",
     "convolution",
     "data",
     "get_include",
+    "history",
     "kernels",
     "layer_formats",
     "plot",

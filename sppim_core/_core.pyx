@@ -255,6 +255,14 @@ cdef int _read_array(object array, int dimensions, int flags, _Matrix *to) excep
     return 0
 
 
+cdef object _copy(object matrix, const void *values):
+    """The matrix, filled with values."""
+    cdef _Matrix to
+    _read_array(matrix, 2, _WRITABLE, &to)
+    memcpy(to.data, values, to.rows * to.columns * to.item_size)
+    return matrix
+
+
 cdef bint _is_signed_matrix(const _Matrix *a, size_t rows, size_t columns, int item_size) noexcept:
     return a.is_signed and a.item_size == item_size and a.rows == rows and a.columns == columns
 
@@ -405,7 +413,7 @@ cdef class Core:
     As with Engine, tick and scores are asked first; what they refuse (Unfit) is looked at by network.py."""
     cdef sppim_network *network
     cdef size_t layer_count, inputs, classes
-    cdef bint busy
+    cdef readonly bint busy  # a call is under way; seen by Python code only where that call lets signals in
 
     def __cinit__(self, list layers, uint64_t seed, int32_t rule, int32_t execution, int32_t staleness,
                   int32_t batch, int32_t threads, int32_t path, isa=None):
@@ -449,7 +457,8 @@ cdef class Core:
         return 0
 
     def tick(self, x, labels, int32_t rate_shift):
-        """x None: an empty place. Returns (batch, input_nonzeros, error_nonzeros) if one retired, else None."""
+        """x None: an empty place. Returns (batch, input_nonzeros, error_nonzeros, scores, labels) if one retired, else
+        None."""
         cdef _Matrix images = _Matrix(rows=0, data=NULL), classes = _Matrix(data=NULL)
         if x is not None:
             _read_array(x, 2, 0, &images)
@@ -477,15 +486,14 @@ cdef class Core:
     cdef object read_trace(self, const sppim_trace *trace):
         if trace.images == 0:
             return None
-        return trace.batch, self.read_counts(trace.input_nonzeros, trace.images), \
-            self.read_counts(trace.error_nonzeros, trace.images)
-
-    cdef object read_counts(self, const uint32_t *counts, size_t images):
-        cdef _Matrix to
-        out = np.empty((self.layer_count, images), np.uint32)
-        _read_array(out, 2, _WRITABLE, &to)
-        memcpy(to.data, counts, self.layer_count * images * sizeof(uint32_t))
-        return out
+        cdef size_t n = trace.images
+        return (
+            trace.batch,
+            _copy(np.empty((self.layer_count, n), np.uint32), trace.input_nonzeros),
+            _copy(np.empty((self.layer_count, n), np.uint32), trace.error_nonzeros),
+            _copy(np.empty((n, self.classes), np.int64), trace.scores),
+            _copy(np.empty((n, 1), np.int32), trace.labels)[:, 0],
+        )
 
     def scores(self, x):
         cdef _Matrix images, to
@@ -642,3 +650,15 @@ cdef class ScheduleCore:
         cdef uint64_t[:, ::1] view = out
         _check(sppim_schedule_result(self.schedule, &cycles, <sppim_counters *>&view[0, 0]), "schedule")
         return cycles, out
+
+    def state(self):
+        """uint64 (words,), for restore()."""
+        out = np.empty(sppim_schedule_state_size(self.schedule), np.uint64)
+        cdef uint64_t[::1] view = out
+        _check(sppim_schedule_get_state(self.schedule, &view[0]), "schedule")
+        return out
+
+    def restore(self, const uint64_t[::1] words):
+        if not words.shape[0]:
+            raise ShapeError("schedule: no state")
+        _check(sppim_schedule_set_state(self.schedule, &words[0], words.shape[0]), "schedule")

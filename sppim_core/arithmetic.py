@@ -92,6 +92,11 @@ def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(draw32(seed, "order", 0, epoch, count), kind="stable")
 
 
+def held_out(seed: int, count: int, validation: int) -> np.ndarray:
+    """A9.1: the `validation` of `count` training images that are held out, ascending, int64."""
+    return np.sort(np.argsort(draw32(seed, "order", 1, 0, count), kind="stable")[:validation])
+
+
 def quantize_inputs(x, name: str = "x") -> np.ndarray:
     """A2.1: network inputs as int8 with 7 fraction bits, same shape.
 

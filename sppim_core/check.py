@@ -1,7 +1,7 @@
 """Argument checks: every message names the argument and the value that is wrong."""
 
 import os
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -16,6 +16,16 @@ def integer(name: str, value, low: int, high: int) -> int:
     number = int(value)
     if not low <= number <= high:
         raise ValueError(f"{name} must be in {low}..{high}, not {number}")
+    return number
+
+
+def number(name: str, value, low: float) -> float:
+    """value as a float of at least low; bools, strings and NaN are refused."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    number = float(value)
+    if not number >= low:
+        raise ValueError(f"{name} must be at least {low:g}, not {number:g}")
     return number
 
 

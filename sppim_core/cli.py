@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 
 import sppim_core
-from sppim_core import _core, cli_train, report
+from sppim_core import _core, cli_arguments, cli_output, cli_train, report
 from sppim_core.chip import Chip
 
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sppim_core {sppim_core.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    cli_train.add_arguments(commands)
+    cli_arguments.add_arguments(commands)
     _add_report(commands)
     chip = commands.add_parser("chip", help="print a chip table with the provenance of every value")
     chip.add_argument("chip", nargs="?", default="ref-b", help="built-in name or .toml file (default: ref-b)")
@@ -37,7 +37,7 @@ def _add_report(commands) -> None:
         description="Counts the reference workload REF-B (assumed shapes and zeros), schedules "
         "it on the chip and prints published and modelled figures: a fit, not a prediction.",
     )
-    cli_train.add_chip_arguments(command)
+    cli_arguments.add_chip_arguments(command)
     add = command.add_argument
     add("--batch", type=int, default=128, help="images between two updates (default: 128)")
     add("--activation-sparsity", type=float, default=0.55, help="zeros among hidden activations (default: 0.55)")
@@ -47,13 +47,13 @@ def _add_report(commands) -> None:
 
 def _report(args) -> int:
     chip = Chip.load(args.chip)
-    point = cli_train.operating_point(chip, args)
+    point = cli_arguments.operating_point(chip, args)
     run = sppim_core.workload.count_reference(
         chip,
         batch=args.batch,
         activation_sparsity=args.activation_sparsity,
         error_sparsity=args.error_sparsity,
-        **cli_train.schedule_switches(args),
+        **cli_arguments.schedule_switches(args),
     )
     rows = report.figures(chip, run.counters, run.baseline, run.epoch_images, point, same_workload=True)
     if args.json:
@@ -73,7 +73,7 @@ def _report(args) -> int:
         "a fit, not a prediction.\n"
     )
     print(report.table(rows))
-    cli_train.print_missing_capacity(run.shapes, chip)
+    cli_output.print_missing_capacity(run.shapes, chip)
     return 0
 
 

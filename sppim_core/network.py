@@ -1,7 +1,7 @@
 """A network in the arithmetic of docs/arithmetic.md; a thin wrapper of the C network."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,16 @@ from sppim_core.sparse import is_sparse, quantize_sparse
 _DIGEST_COUNTERS = [i for i, name in enumerate(NAMES) if name not in CYCLE_NAMES]
 _SCORE_ROWS = 4096
 MOST_POSITIONS = 1 << 16  # of a batch in a layer (A12.1)
+
+
+class Retired(NamedTuple):
+    """A batch of n images that all layers have learned from."""
+
+    batch: int
+    input_nonzeros: np.ndarray  # uint32 (layers, n)
+    error_nonzeros: np.ndarray  # uint32 (layers, n)
+    scores: np.ndarray  # of the output layer when it saw them, int64 (n, classes)
+    labels: np.ndarray  # int32 (n,)
 
 
 class Network:
@@ -103,16 +113,20 @@ class Network:
         """Batches that have entered."""
         return self._core.batches
 
-    def tick(self, x=None, labels=None, rate_shift: int = 0):
+    def tick(self, x=None, labels=None, rate_shift: int = 0) -> Retired | None:
         """One step of A8: x (n, inputs), or images (n, height, width, channels), as quantize_inputs takes it, or
         scipy.sparse; labels (n,) integers.
 
-        Without x an empty place enters. Returns (batch number, input non-zeros, error non-zeros) of the batch that
-        left, the latter uint32 (layers, n), or None. Interrupted (Ctrl-C) on the way, the network is as before;
-        `batches` tells a tick that was interrupted from one that was whole when the signal came."""
+        Without x an empty place enters. Returns the batch that left, or None. Interrupted (Ctrl-C) on the way, the
+        network is as before; `batches` tells a tick that was interrupted from one that was whole when it
+        came."""
         rate_shift = check.integer("rate_shift", rate_shift, 0, 16)
         if x is None and labels is not None:
             raise ValueError("labels without x")
+        left = self._tick(x, labels, rate_shift)
+        return None if left is None else Retired(*left)
+
+    def _tick(self, x, labels, rate_shift: int) -> tuple | None:
         try:
             return self._core.tick(x, labels, rate_shift)
         except _core.Unfit:
@@ -120,7 +134,7 @@ class Network:
         # outside of the except clause, so that an error here is not shown as one during another
         return self._core.tick(*self._batch(x, labels), rate_shift)
 
-    def drain(self) -> list:
+    def drain(self) -> list[Retired]:
         """Ticks with empty places until nothing is in flight; what tick() returned for each batch that left."""
         left = []
         while self.in_flight:
@@ -205,7 +219,7 @@ class Network:
         return storage.restore, (type(self), *storage.state_of(self), how)
 
     def save(self, file) -> None:
-        """Writes everything to a .npz file, whole or not at all: a temporary file is renamed over it."""
+        """Writes everything to a .npz file, whole or not at all, with a checksum."""
         storage.save(self, file)
 
     @classmethod

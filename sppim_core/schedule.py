@@ -144,7 +144,7 @@ class Schedule:
             "macro_columns": chip["geometry.columns"],
             "lepu_lanes": chip["geometry.lepu_lanes"],
         }
-        self._shapes = list(shapes)
+        self._shapes, self._config = list(shapes), config
         self._core = _core.ScheduleCore(config, _shape_rows(shapes))
 
     def add_batch(self, operand_nonzeros, error_nonzeros) -> None:
@@ -157,6 +157,18 @@ class Schedule:
         """Busy and stall cycles by layer and phase, and the cycles from the start to the end of everything so far."""
         cycles, values = self._core.result()
         return Counters(values, cycles)
+
+    def describe(self) -> dict:
+        """Plain values by which two schedules can be compared."""
+        return self._config | {"rule": RULES[self._config["rule"]], "shapes": [dict(vars(s)) for s in self._shapes]}
+
+    def state(self) -> np.ndarray:
+        """Everything that later batches depend on, uint64 (words,), for restore()."""
+        return self._core.state()
+
+    def restore(self, words: np.ndarray) -> None:
+        """Goes on from the state() of a schedule of the same shapes, chip and options; ValueError if it is none."""
+        self._core.restore(check.array("words", words, np.uint64, 1))
 
 
 def baseline(shapes: list[Shape], chip: Chip) -> Schedule:

@@ -124,6 +124,8 @@ cdef extern from "sppim.h" nogil:
         size_t images
         const uint32_t *input_nonzeros
         const uint32_t *error_nonzeros
+        const int64_t *scores
+        const int32_t *labels
     ctypedef struct sppim_network:
         pass
     sppim_status sppim_network_create(const sppim_network_config *config, const sppim_layer_config *layers,
@@ -181,3 +183,6 @@ cdef extern from "sppim.h" nogil:
                                       const uint32_t *error_nonzeros)
     sppim_status sppim_schedule_result(const sppim_schedule *schedule, uint64_t *cycles,
                                        sppim_counters *counters)
+    size_t sppim_schedule_state_size(const sppim_schedule *schedule)
+    sppim_status sppim_schedule_get_state(const sppim_schedule *schedule, uint64_t *words)
+    sppim_status sppim_schedule_set_state(sppim_schedule *schedule, const uint64_t *words, size_t count)

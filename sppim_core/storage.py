@@ -1,9 +1,16 @@
-"""Keeping a network: its state as plain arrays, saved whole or not at all, loaded without executing anything."""
+"""Files that are whole or not at all: one container, a .npz with a checksum, for networks and checkpoints.
 
+The file is an archive as np.savez writes it, whose comment, its last 64 bytes, is the SHA-256 (in hexadecimal) of all
+bytes before it. What it holds: `config`, a JSON object as bytes that names its kind, and arrays. Nothing in it
+is executed."""
+
+import hashlib
+import io
 import json
 import os
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,91 +23,89 @@ from sppim_core.formats import Accumulator, LayerFormat, Window
 
 TENSORS = _core.TENSORS[:3]  # what a layer's state consists of
 _OPTIONS = ("rule", "seed", "batch", "execution", "staleness")
+_CHECKSUM_BYTES = 64
 
 
-def state_of(network) -> tuple[dict, dict]:
-    """(configuration, arrays) of a network that has nothing in flight."""
-    if network.in_flight:
-        raise RuntimeError(f"{network.in_flight} batches are in flight; drain() first")
-    config = {name: getattr(network, name) for name in (*_OPTIONS, "batches")}
-    config |= {
-        "formats": [asdict(layer) for layer in network.formats],
-        "arithmetic_version": _core.ARITHMETIC_VERSION,
-    }
-    arrays = {f"{name}_{i}": network._tensor(i, name) for i in range(len(network.formats)) for name in TENSORS}
-    return config, arrays | {"counters": network.counters().values}
+# ---- the container ------------------------------------------------------------------------------------------
 
 
-def _format(fields: dict) -> LayerFormat:
-    accumulators = {name: Accumulator(**fields[name]) for name in ("fp_accumulator", "gc_accumulator")}
-    window = Window(**fields["window"]) if fields["window"] else None
-    return LayerFormat(**{**fields, **accumulators, "window": window})
-
-
-def restore(cls, config: dict, arrays: dict, how: dict):
-    """The network of class cls that state_of() described; how: threads, isa, path."""
-    version = config["arithmetic_version"]
-    if version != _core.ARITHMETIC_VERSION:
-        raise DataError(f"made with arithmetic version {version}, this is version {_core.ARITHMETIC_VERSION}")
-    formats = [_format(fields) for fields in config["formats"]]
-    network = cls(formats, **{name: config[name] for name in _OPTIONS}, **how)
-    for layer in range(len(formats)):
-        for name in TENSORS:
-            _set_tensor(network, layer, name, arrays[f"{name}_{layer}"])
-    network._core.batches = check.integer("batches", config["batches"], 0, 2**63)
-    counters = Counters(arrays["counters"])
-    if counters.layers != len(formats):
-        raise DataError(f"counters of {counters.layers} layers, expected {len(formats)}")
-    network._earlier = counters.values
-    return network
-
-
-def _set_tensor(network, layer: int, name: str, values: np.ndarray) -> None:
-    present = network._tensor(layer, name)
-    if values.dtype != present.dtype or values.shape != present.shape:
-        raise DataError(f"{name}_{layer} is {values.dtype} {values.shape}, expected {present.dtype} {present.shape}")
-    if not np.array_equal(values, present):  # what a rule never writes cannot be written (it is 0)
-        data = np.require(values, requirements=["C", "A"]).view(np.uint8)
-        network._core.set(layer, _core.TENSORS.index(name), data)
-
-
-def save(network, file) -> None:
-    """Writes a .npz file; a temporary file in the same folder is renamed over it."""
-    file = Path(os.path.realpath(file))  # a link stays a link
+def write(file, kind: str, config: dict, arrays: dict) -> None:
+    """Writes a temporary file in the same folder and renames it over `file`, a link's target if it is one."""
+    file = Path(os.path.realpath(file))
     check_writable(file)
-    config, arrays = state_of(network)
-    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=".sppim.")
+    content = _pack(config | {"kind": kind}, arrays)
+    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, config=np.frombuffer(json.dumps(config).encode(), np.uint8), **arrays)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(part, _file_mode(file))
         os.replace(part, file)
     except BaseException:
-        os.unlink(part)
+        Path(part).unlink(missing_ok=True)
         raise
+    _sync_folder(file.parent)
 
 
-def load(cls, file, how: dict):
-    """The network in a file; DataError if it holds none, OSError if it cannot be opened."""
-    cls([1, 2], **how)  # wrong options are not the file's fault
-    with open(file, "rb") as stream:
-        try:
-            return _read(cls, stream, how)
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a damaged archive makes zipfile, numpy or json say
-            raise DataError(f"{file}: not a saved network ({type(error).__name__}: {error})") from error
+def read(file, kind: str) -> tuple[dict, dict]:
+    """(config, arrays) of a file that write() made; DataError if it is damaged or of another kind."""
+    content = Path(file).read_bytes()
+    with reading(file, kind):
+        config, arrays = _unpack(content)
+    if config.get("kind") != kind:
+        raise DataError(f"{file}: not a saved {kind} but a {config.get('kind')}")
+    return config, arrays
 
 
-def _read(cls, stream, how: dict):
-    with zipfile.ZipFile(stream) as archive:
+@contextmanager
+def reading(file, kind: str):
+    """Makes a DataError that names the file of whatever a damaged one makes zipfile, numpy, json or a check say."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{file}: not a saved {kind} ({type(error).__name__}: {error})") from error
+
+
+def _pack(config: dict, arrays: dict) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, config=np.frombuffer(json.dumps(config).encode(), np.uint8), **arrays)
+    return _seal(stream.getvalue())
+
+
+def _seal(archive: bytes) -> bytes:
+    body = archive[:-2] + _CHECKSUM_BYTES.to_bytes(2, "little")  # an archive ends with the length of its comment
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def _unpack(content: bytes) -> tuple[dict, dict]:
+    body = memoryview(content)[:-_CHECKSUM_BYTES]
+    if hashlib.sha256(body).hexdigest().encode() != content[-_CHECKSUM_BYTES:]:
+        raise ValueError("its checksum is wrong")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-    stream.seek(0)
-    with np.load(stream, allow_pickle=False) as stored:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in names}
-    return restore(cls, json.loads(arrays.pop("config").tobytes()), arrays, how)
+    return dict(json.loads(arrays.pop("config").tobytes())), arrays
+
+
+def remove_leftovers(file) -> None:
+    """Removes what killed processes left of write()s to a file that nobody is writing now."""
+    file = Path(os.path.realpath(file))
+    for part in file.parent.iterdir():
+        if part.name.startswith(f".{file.name}.") and part.suffix == ".part":
+            part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename, too, is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_writable(file) -> None:
@@ -123,3 +128,80 @@ def _file_mode(file: Path) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask
+
+
+# ---- networks -----------------------------------------------------------------------------------------------
+
+
+def state_of(network) -> tuple[dict, dict]:
+    """(configuration, arrays) of a network that has nothing in flight."""
+    check_idle(network)
+    config = {name: getattr(network, name) for name in (*_OPTIONS, "batches")}
+    config |= {
+        "formats": [asdict(layer) for layer in network.formats],
+        "arithmetic_version": _core.ARITHMETIC_VERSION,
+    }
+    arrays = {f"{name}_{i}": network._tensor(i, name) for i in range(len(network.formats)) for name in TENSORS}
+    return config, arrays | {"counters": network.counters().values}
+
+
+def check_idle(network) -> None:
+    if network.in_flight:
+        raise RuntimeError(f"{network.in_flight} batches are in flight; drain() first")
+
+
+def _format(fields: dict) -> LayerFormat:
+    accumulators = {name: Accumulator(**fields[name]) for name in ("fp_accumulator", "gc_accumulator")}
+    window = Window(**fields["window"]) if fields["window"] else None
+    return LayerFormat(**{**fields, **accumulators, "window": window})
+
+
+def restore(cls, config: dict, arrays: dict, how: dict):
+    """The network of class cls that state_of() described; how: threads, isa, path."""
+    version = config["arithmetic_version"]
+    if version != _core.ARITHMETIC_VERSION:
+        raise DataError(f"made with arithmetic version {version}, this is version {_core.ARITHMETIC_VERSION}")
+    formats = [_format(fields) for fields in config["formats"]]
+    network = cls(formats, **{name: config[name] for name in _OPTIONS}, **how)
+    put_state(network, config, arrays)
+    return network
+
+
+def put_state(network, config: dict, arrays: dict) -> None:
+    """Puts what state_of() described into a network of the same configuration."""
+    check_idle(network)
+    for layer in range(len(network.formats)):
+        for name in TENSORS:
+            _set_tensor(network, layer, name, arrays[f"{name}_{layer}"])
+    network._core.batches = check.integer("batches", config["batches"], 0, 2**63)
+    counters = counters_in(arrays, "counters", len(network.formats))
+    network._earlier = counters.values - network._core.counters()  # modulo 2^64, as the sum that undoes it
+
+
+def counters_in(arrays: dict, name: str, layers: int) -> Counters:
+    counters = Counters(arrays[name])
+    if counters.layers != layers:
+        raise DataError(f"{name} of {counters.layers} layers, expected {layers}")
+    return counters
+
+
+def _set_tensor(network, layer: int, name: str, values: np.ndarray) -> None:
+    present = network._tensor(layer, name)
+    if values.dtype != present.dtype or values.shape != present.shape:
+        raise DataError(f"{name}_{layer} is {values.dtype} {values.shape}, expected {present.dtype} {present.shape}")
+    if not np.array_equal(values, present):  # what a rule never writes cannot be written (it is 0)
+        data = np.require(values, requirements=["C", "A"]).view(np.uint8)
+        network._core.set(layer, _core.TENSORS.index(name), data)
+
+
+def save(network, file) -> None:
+    """Writes a network as write() does."""
+    write(file, "network", *state_of(network))
+
+
+def load(cls, file, how: dict):
+    """The network in a file; DataError if it holds none, OSError if it cannot be opened."""
+    cls([1, 2], **how)  # wrong options are not the file's fault
+    config, arrays = read(file, "network")
+    with reading(file, "network"):
+        return restore(cls, config, arrays, how)

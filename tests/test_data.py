@@ -1,13 +1,12 @@
 """Arrays, .npz files and saved networks: what is read, and what is refused with the name of the argument or file."""
 
-import contextlib
 import os
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from sppim_core import DataError, Network, ShapeError, Trainer, data
+from sppim_core import DataError, Network, ShapeError, Trainer, data, storage
 
 
 def test_npz(tmp_path):
@@ -170,26 +169,28 @@ def test_broken_saved_network(tmp_path, damage):
         path.write_bytes(b"nonsense")
     else:
         np.savez(path, **arrays)
+        path.write_bytes(storage._seal(path.read_bytes()))
     with pytest.raises(DataError, match="net.npz: not a saved network"):
         Network.load(path)
 
 
-def test_flipped_bytes_of_a_saved_network(tmp_path):
-    """A damaged file is a DataError or, where the damage does not matter, the same network."""
+def test_flipped_bits_of_a_saved_network(tmp_path):
     path, network = tmp_path / "net.npz", Network([4, 3, 2])
     network.save(path)
     whole = path.read_bytes()
     for position in range(len(whole)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
-        with contextlib.suppress(DataError):
-            assert Network.load(path).digest() == network.digest()
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="net.npz: not a saved network"):
+            Network.load(path)
 
 
 def test_every_truncation_of_a_saved_network(tmp_path):
     path = tmp_path / "net.npz"
     Network([4, 3, 2]).save(path)
     whole = path.read_bytes()
-    for size in range(0, len(whole), 7):
+    for size in range(len(whole)):
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match="net.npz"):
             Network.load(path)

@@ -10,6 +10,7 @@ from conftest import assert_same_state, paired_formats, random_batches
 from slow import mlp_formats as slow_formats
 
 from sppim_core import Network, _core, layer_formats
+from sppim_core.arithmetic import hinge_errors
 
 SIZES = [20, 12, 10, 4]
 RULES = ("local", "drtp", "dfa", "bp")
@@ -36,6 +37,10 @@ def run_both(
     return network, model, [batch for batch in left if batch is not None]
 
 
+def _errors_of(scores, label, margin_log2):
+    return hinge_errors(scores, (np.arange(len(scores)) == label).astype(np.uint8), margin_log2)[0]
+
+
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("product_bits", [8, 16, 5])
 @pytest.mark.parametrize("rule, execution, staleness", MODES)
@@ -44,9 +49,14 @@ def test_training_is_that_of_the_slow_model(rule, execution, staleness, product_
         SIZES, rule, execution, staleness, options={"product_bits": product_bits, "centred": centred}
     )
     assert_same_state(network, model)
-    assert [number for number, _, _ in left] == list(range(7))
-    for (_, inputs, errors), (slow_inputs, slow_errors) in zip(left, model.trace, strict=True):
-        assert inputs.tolist() == slow_inputs and errors.tolist() == slow_errors
+    assert [batch.batch for batch in left] == list(range(7))
+    for batch, (slow_inputs, slow_errors) in zip(left, model.trace, strict=True):
+        assert batch.input_nonzeros.tolist() == slow_inputs and batch.error_nonzeros.tolist() == slow_errors
+    for batch, (_, labels, _) in zip(left, random_batches(SIZES), strict=True):
+        margin = network.formats[-1].margin_log2
+        errors = [_errors_of(scores, label, margin) for scores, label in zip(batch.scores, labels, strict=True)]
+        assert batch.labels.tolist() == labels.tolist()
+        assert np.count_nonzero(errors, axis=1).tolist() == batch.error_nonzeros[-1].tolist()
     x = next(random_batches(SIZES, seed=9))[0]
     assert network.scores(x).tolist() == model.scores(x.tolist())
 

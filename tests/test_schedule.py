@@ -265,3 +265,49 @@ def test_refusals():
     with pytest.raises(ValueError, match="operand_nonzeros must hold values in 0..4294967295, found -1"):
         schedule.add_batch(np.full((6, 1), -1), np.zeros((6, 1), np.uint32))
     assert schedule.counters().cycles == 0
+
+
+def stale_schedule(rule):
+    switch = rule != "bp"
+    shapes = random_shapes(random.Random(1), 3)
+    return Schedule(shapes, Chip.load(), rule, layer_pipeline=switch, phase_overlap=switch, staleness=1)
+
+
+@pytest.mark.parametrize("rule", ["local", "dfa", "bp"])
+def test_a_schedule_goes_on_from_its_state(rule):
+    rng = np.random.default_rng(3)
+    batches = [(rng.integers(0, 9, (3, 5)), rng.integers(0, 5, (3, 5))) for _ in range(40)]
+    whole, first = stale_schedule(rule), stale_schedule(rule)
+    for i, batch in enumerate(batches):
+        whole.add_batch(*batch)
+        first.add_batch(*batch)
+        if i % 3 == 0:
+            second = stale_schedule(rule)
+            second.restore(first.state())
+            first = second
+    assert first.counters() == whole.counters() and (first.state() == whole.state()).all()
+
+
+def test_a_damaged_state_is_refused_or_harmless():
+    """No words crash the schedule; those of no schedule, of another one or too few change nothing."""
+    schedule, other = stale_schedule("dfa"), stale_schedule("local")
+    counts = np.full((3, 5), 8, np.uint32), np.full((3, 5), 4, np.uint32)
+    for _ in range(9):
+        schedule.add_batch(*counts)
+    state, refused = schedule.state(), 0
+    too_few_or_many = [(words, schedule) for words in (state[:-1], state[:0], np.append(state, state))]
+    for words, target in (*too_few_or_many, (state, other)):
+        with pytest.raises(ValueError):
+            target.restore(words)
+    for position in range(len(state)):
+        for value in (2**64 - 1, 2**63, 1, 0, 3):
+            damaged = state.copy()
+            damaged[position] = value
+            try:
+                schedule.restore(damaged)
+            except ValueError:
+                refused += 1
+            schedule.add_batch(*counts)
+            schedule.counters()
+            schedule.restore(state)
+    assert refused > len(state)

@@ -244,12 +244,14 @@ typedef struct sppim_network_config {
     const char *isa;     /* name of an instruction-set level, or null: sppim_isa_default() */
 } sppim_network_config;
 
-/* Zero counts of a batch that has retired, by layer and image: [layers][n]. */
+/* A batch that has retired; pointers are valid until the next call on the network. */
 typedef struct sppim_trace {
     uint64_t batch;                   /* its number */
     size_t images;                    /* n; 0 if no batch retired */
-    const uint32_t *input_nonzeros;   /* valid until the next call on the network */
-    const uint32_t *error_nonzeros;
+    const uint32_t *input_nonzeros;   /* [layers][n] */
+    const uint32_t *error_nonzeros;   /* [layers][n] */
+    const int64_t *scores;            /* [n][classes], of the output layer (A5.6) */
+    const int32_t *labels;            /* [n] */
 } sppim_trace;
 
 typedef struct sppim_network sppim_network;
@@ -340,6 +342,11 @@ sppim_status sppim_schedule_batch(sppim_schedule *schedule, size_t n, const uint
  * the *_cycles fields of counters[layers], the others 0. */
 sppim_status sppim_schedule_result(const sppim_schedule *schedule, uint64_t *cycles,
                                    sppim_counters *counters);
+/* The state of a schedule, to go on from later: words in it, all of them, and putting them into a schedule of the same
+ * config and layers. Words that cannot be such a state are SPPIM_ERROR_SHAPE or SPPIM_ERROR_RANGE and change nothing. */
+size_t sppim_schedule_state_size(const sppim_schedule *schedule);
+sppim_status sppim_schedule_get_state(const sppim_schedule *schedule, uint64_t *words);
+sppim_status sppim_schedule_set_state(sppim_schedule *schedule, const uint64_t *words, size_t count);
 
 #ifdef __cplusplus
 }
