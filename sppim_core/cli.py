@@ -1,4 +1,4 @@
-"""The command `sppim`: train (cli_train.py), report, chip, info."""
+"""The command `sppim`: train (cli_train.py), compare (cli_compare.py), report, chip, info."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 
 import sppim_core
-from sppim_core import _core, cli_arguments, cli_output, cli_train, report
+from sppim_core import _core, cli_arguments, cli_compare, cli_output, cli_train, report
 from sppim_core.chip import Chip
 
 
@@ -21,6 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sppim_core {sppim_core.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     cli_arguments.add_arguments(commands)
+    cli_compare.add_arguments(commands)
     _add_report(commands)
     chip = commands.add_parser("chip", help="print a chip table with the provenance of every value")
     chip.add_argument("chip", nargs="?", default="ref-b", help="built-in name or .toml file (default: ref-b)")
@@ -119,7 +120,7 @@ def _info(args) -> int:
 def main(argv=None) -> int:
     """Entry point; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C, 141 if the reader went away."""
     args = _parser().parse_args(argv)
-    commands = {"train": cli_train.run, "report": _report, "chip": _chip, "info": _info}
+    commands = {"train": cli_train.run, "compare": cli_compare.run, "report": _report, "chip": _chip, "info": _info}
     try:
         status = commands[args.command](args)
         sys.stdout.flush()

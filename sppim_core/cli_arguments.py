@@ -5,19 +5,17 @@ import argparse
 from sppim_core import report
 from sppim_core.chip import Chip
 from sppim_core.formats import EXECUTIONS, RULES
+from sppim_core.layers import Conv, parse
 from sppim_core.plan import RATE_STEPS
 
 DIGITS_EPOCHS, OTHER_EPOCHS = 30, 10
 
 
-def _sizes(text: str) -> list[int]:
+def _layers(text: str) -> list[int | Conv]:
     try:
-        sizes = [int(part) for part in text.split(",")] if text.strip() else []
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes like 256,256") from None
-    if any(size < 1 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r}: sizes must be positive")
-    return sizes
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _rate_steps(text: str) -> tuple:
@@ -31,22 +29,24 @@ def add_arguments(commands) -> None:
     train = commands.add_parser(
         "train",
         help="train a network and read the chip's figures from its counters",
-        description="Trains a multi-layer perceptron in exact fixed point and prints its "
+        description="Trains a network in exact fixed point and prints its "
         "accuracy, its counters and what the training costs on the chip.",
     )
     add = train.add_argument
     add(
         "--data",
         metavar="WHERE",
-        help="'digits' (default), an IDX folder (MNIST, Fashion-MNIST), or a .npz file with "
-        "x_train, y_train, x_test, y_test",
+        help="'digits' (default); a folder or archive (.tar, .tar.gz, .tgz) with the published files of MNIST, "
+        "Fashion-MNIST, EMNIST, CIFAR-10 or CIFAR-100, FOLDER:NAME if it holds several (emnist:emnist-letters); or a "
+        ".npz file with x_train, y_train, x_test, y_test",
     )
     add(
         "--layers",
-        type=_sizes,
+        type=_layers,
         default=[128, 128],
-        metavar="SIZES",
-        help="hidden layers, '' for none (default: 128,128)",
+        metavar="LAYERS",
+        help="hidden layers, '' for none (default: 128,128); 32c3m2 is a convolution to 32 channels by a 3 x 3 window "
+        "with maximum pooling by 2 (c rows [x columns], s stride, p padding, m or a maximum or mean pooling)",
     )
     add("--epochs", type=int, help=f"default: {DIGITS_EPOCHS} for the digits, else {OTHER_EPOCHS}")
     add("--seed", type=int, default=1, help="of all random numbers (default: 1)")

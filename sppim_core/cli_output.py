@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import sppim_core
 from sppim_core import _core, report
+from sppim_core.layers import describe
 
 
 class ProgressLine:
@@ -43,6 +44,7 @@ def print_missing_capacity(shapes, chip) -> None:
 
 def document(args, data, network, trainer, history, float_accuracy, point) -> dict:
     configuration = {
+        "network": describe(network.formats),
         "layers": network.sizes,
         "epochs": len(history.epochs),
         "rule": network.rule,
@@ -80,7 +82,7 @@ def print_training(data, network, trainer, history, float_accuracy, point) -> No
     counters = trainer.counters()
     print(
         f"\ntest accuracy    {history.test_accuracy:.2%}  "
-        f"({data.name}, {'-'.join(map(str, network.sizes))}, fixed point, rule {network.rule})"
+        f"({data.name}, {describe(network.formats)}, fixed point, rule {network.rule})"
     )
     if float_accuracy is not None:
         print(f"float baseline   {float_accuracy:.2%}  (backpropagation of the same network, as many epochs)")

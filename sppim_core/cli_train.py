@@ -9,10 +9,12 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import sppim_core
-from sppim_core import check, checkpoint, storage
+from sppim_core import check, checkpoint, float_baseline, storage
 from sppim_core.chip import Chip
 from sppim_core.cli_arguments import DIGITS_EPOCHS, OTHER_EPOCHS, operating_point, schedule_switches
 from sppim_core.cli_output import ProgressLine, document, print_training
+from sppim_core.layers import describe
+from sppim_core.plan import rate_shift
 
 _OUTPUTS = ("save", "plot", "checkpoint", "log")
 
@@ -36,13 +38,18 @@ def _check_outputs(args) -> None:
         raise ValueError("--tensorboard needs the name of a folder")
     if args.tensorboard is not None:
         import_module("sppim_core.tensorboard")
-    if args.float_baseline and find_spec("sklearn") is None:
-        raise ImportError("--float-baseline needs scikit-learn: pip install scikit-learn")
+    package, name = ("torch", "PyTorch") if _has_images(args) else ("sklearn", "scikit-learn")
+    if args.float_baseline and find_spec(package) is None:
+        raise ImportError(f"--float-baseline of this network needs {name}: pip install {name.replace('PyT', 't')}")
+
+
+def _has_images(args) -> bool:
+    return any(isinstance(layer, sppim_core.Conv) for layer in args.layers)
 
 
 def _network(args, data) -> sppim_core.Network:
     return sppim_core.Network(
-        [data.inputs, *args.layers, data.classes],
+        [data.image if _has_images(args) else data.inputs, *args.layers, data.classes],
         rule=args.rule,
         seed=args.seed,
         batch=args.batch,
@@ -110,6 +117,24 @@ def _where(file: str) -> str:
     return f"{file}: epoch {epoch + 1}, after {batch} batches of it"
 
 
+def _float_accuracy(args, data, network, plan) -> float:
+    """Of PyTorch for networks that read images, of scikit-learn for perceptrons."""
+    epochs, steps = plan["epochs"], args.rate_steps
+    if not _has_images(args):
+        return sppim_core.train.float_baseline(data, args.layers, epochs, args.seed, args.batch, steps)
+    history = float_baseline.train(
+        data,
+        network.formats,
+        epochs,
+        rate_shift=lambda epoch: rate_shift(epoch, epochs, steps),
+        seed=args.seed,
+        batch=args.batch,
+        threads=args.threads,
+        augmentation=plan["augmentation"],
+    )
+    return history[-1].test_accuracy
+
+
 def run(args) -> int:
     """Trains, prints, then writes what was asked for."""
     chip = Chip.load(args.chip)
@@ -134,9 +159,7 @@ def run(args) -> int:
     float_accuracy = None
     if args.float_baseline:
         say("float backpropagation of the same network ...")
-        float_accuracy = sppim_core.train.float_baseline(
-            data, args.layers, epochs, args.seed, args.batch, args.rate_steps
-        )
+        float_accuracy = _float_accuracy(args, data, network, plan)
     if args.json:
         print(json.dumps(document(args, data, network, trainer, history, float_accuracy, point)))
     else:
@@ -144,6 +167,6 @@ def run(args) -> int:
     if args.save:
         network.save(args.save)
     if args.plot:
-        title = f"{data.name}, {'-'.join(map(str, network.sizes))}, rule {args.rule}, seed {args.seed}"
+        title = f"{data.name}, {describe(network.formats)}, rule {args.rule}, seed {args.seed}"
         sppim_core.plot.draw(args.plot, history, trainer.counters(), args.rule, title, float_accuracy)
     return 0
