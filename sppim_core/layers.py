@@ -65,27 +65,34 @@ def _image(value) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _score_window(conv: Conv, window: Window) -> int:
+def _positions(window: Window) -> tuple[int, int]:
+    """Down and across (A11.3)."""
+    return (
+        (window.height + 2 * window.padding - window.rows) // window.stride + 1,
+        (window.width + 2 * window.padding - window.columns) // window.stride + 1,
+    )
+
+
+def _score_window(conv: Conv, positions: tuple[int, int]) -> int:
     """A9: what leaves at most 4 x 4 features a channel."""
     if conv.score_window is not None:
         return conv.score_window
     size = conv.pooling[1] or 1
-    positions = (
-        (length + 2 * window.padding - kernel) // window.stride + 1
-        for length, kernel in ((window.height, window.rows), (window.width, window.columns))
-    )
     return min(16, max(1, *(-(-(count // size) // 4) for count in positions)))
 
 
 def _convolution(conv: Conv, image: tuple[int, int, int], rule: int, bits: int, centred: bool, first: bool):
     window = conv.window(image)
     kind, size = conv.pooling
+    down, across = positions = _positions(window)
+    if size > min(positions):
+        raise ShapeError(f"pool {size} is larger than the {down} x {across} positions of the convolution")
     row = _core.convolution_defaults(
         window_row(window),
         conv.channels,
         _core.POOLINGS.index(kind),
         size,
-        _score_window(conv, window),
+        _score_window(conv, positions),
         rule,
         bits,
         centred,

@@ -1,0 +1,172 @@
+"""Studies: what they list, what is kept, what goes on after an interruption; and, marked slow, the short comparison."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sppim_core import DataError, cli, comparison, comparison_plot, comparison_table, data, float_baseline, study
+from sppim_core.study import Entry
+
+TOML = """
+[[training]]
+data = "digits"
+layers = "16"
+epochs = 3
+[[training]]
+data = "digits"
+layers = "8c3m2"
+epochs = 2
+formats = { weight_bits = 10, activation_bits = 5, error_bits = 5, pot_levels = 2 }
+[[training]]
+data = "digits"
+layers = "16"
+epochs = 3
+execution = "pipelined"
+staleness = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "little.toml"
+    path.write_text(TOML)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load_digits()
+
+
+def test_comparison(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["compare", str(file), "--out", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    assert [row["network"] for row in rows] == ["64-16-10", "8x8x1-8c3m2-10", "64-16-10"]
+    assert "3/3  little" in printed.err and "epoch 3/3" not in printed.out
+    for row in rows:
+        assert row["accuracy"] == row["curve"][-1] > 0.5 and len(row["curve"]) == row["entry"]["epochs"]
+        assert 0 < row["macs_done_per_image"] < row["macs_per_image"] and row["energy_mj_per_epoch"] > 0
+    assert {path.name for path in out.iterdir()} >= {"results.jsonl", "results.md", "curves.png", "zeros.png", "energy.png"}
+    assert not list(out.glob("*.checkpoint"))
+
+    before = (out / "results.jsonl").read_bytes()
+    assert cli.main(["compare", str(file), "--out", str(out)]) == 0  # nothing is done twice
+    table = capsys.readouterr().out
+    assert (out / "results.jsonl").read_bytes() == before
+    assert table.startswith("## little: digits, 64-16-10, digits, 8x8x1-8c3m2-10") and "weight bits 10" in table
+
+
+def test_a_row_is_what_a_trainer_gives(file, tmp_path):
+    from sppim_core import Network, Trainer
+
+    entry = study.from_toml(file)[1]
+    row = comparison.run_entry(entry, {}, str(tmp_path))
+    digits = data.load_digits()
+    network = Network(entry.layer_formats((8, 8, 1), 10), seed=1)
+    history = Trainer(network).fit(digits, 2)
+    assert row["digest"] == network.digest() and row["accuracy"] == history.test_accuracy
+    weights = network.weights(0)
+    assert np.all(weights % 64 == 0) and np.abs(weights).max() <= 511 * 64  # A7.5
+    assert network.formats[0].activation_max == 31
+
+
+def test_goes_on_after_a_kill(file, tmp_path):
+    """A training that was interrupted continues from its checkpoint; a line cut short is written anew."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    entries = study.from_toml(file)
+    rows = comparison.run_study(entries, {}, whole)
+    broken.mkdir()
+    line = (whole / "results.jsonl").read_text().splitlines()[0]
+    (broken / "results.jsonl").write_text(line + "\n" + line[: len(line) // 2])
+    again = comparison.run_study(entries, {}, broken)
+    assert [row["digest"] for row in again] == [row["digest"] for row in rows]
+    assert len((broken / "results.jsonl").read_text().splitlines()) == 3
+    (broken / "results.jsonl").write_text("{}\n" + line + "\n")
+    with pytest.raises(DataError, match="line 1 is not a result"):
+        comparison.read_results(broken)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[[training]]\nlayers = '8'\n", r"training\[0\]: .*data"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nlayer='9'\n", r"training\[0\]\.layer is unknown"),
+        ("[[training]]\ndata='digits'\nlayers='8q'\n", r"'8q' is not a layer"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nepochs=0\n", "epochs must be in 1..100000, not 0"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nrule='x'\n", "rule must be"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nformats={bits=1}\n", "formats must be"),
+        ("[training]\n", "expected"),
+        ("a = 1\n", "found a"),
+        ("a = \n", "Invalid value"),
+    ],
+)
+def test_broken_studies(text, message, tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        study.from_toml(path)
+
+
+def test_refusals(file, tmp_path, capsys):
+    for arguments, message in (
+        (["nothing"], "STUDY must be"),
+        ([str(tmp_path / "no.toml")], "No such file"),
+        (["mnist", "--data", str(tmp_path)], "no data set 'mnist'"),
+        ([str(file), "--jobs", "0"], "jobs must be in 1..256, not 0"),
+    ):
+        pytest.importorskip("torch", reason="the built-in studies need torch") if arguments[0] == "mnist" else None
+        assert cli.main(["compare", *arguments, "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_entries_have_keys_of_their_own():
+    entries = [entry for group in study.built_in().values() for entry in group]
+    different = {json.dumps(asdict(entry) | {"study": ""}, sort_keys=True) for entry in entries}
+    assert len({entry.key for entry in entries}) == len(different)
+    for entry in entries:
+        entry.layer_formats({"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[entry.data], 10)
+
+
+def test_float_backpropagation_learns(digits):
+    pytest.importorskip("torch", reason="torch is not installed: float backpropagation is not tested")
+    for hidden in ("32", "8c3m2,8c3a2"):
+        formats = Entry("s", "digits", hidden).layer_formats((8, 8, 1), 10)
+        history = float_baseline.train(digits, formats, 12, rate_shift=lambda epoch: 0)
+        assert history[-1].test_accuracy > 0.85
+        again = float_baseline.train(digits, formats, 1, rate_shift=lambda epoch: 0)
+        assert again[0].test_accuracy == history[0].test_accuracy
+
+
+def test_float_backpropagation_without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'sppim_core\[compare\]'"):
+        float_baseline.build(Entry("s", "digits", "8").layer_formats((8, 8, 1), 10))
+
+
+def _unpacked(tmp_path) -> dict[str, str]:
+    root = os.environ.get("SPPIM_DATA")
+    if not root or not (Path(root) / "unpack-cifar10").is_file():
+        pytest.skip("SPPIM_DATA names no folder with MNIST and unpack-cifar10")
+    subprocess.run([sys.executable, Path(root) / "unpack-cifar10", tmp_path], check=True, capture_output=True)
+    return {"": root, "cifar10": str(tmp_path / "cifar-10-batches-bin")}
+
+
+@pytest.mark.slow
+def test_short_comparison(tmp_path):
+    """Shortened forms of the first studies, beside float backpropagation."""
+    pytest.importorskip("torch", reason="torch is not installed: make compare-short installs it")
+    entries = study.short()
+    rows = comparison.run_study(entries, _unpacked(tmp_path / "cifar"), tmp_path / "out", jobs=2)
+    print(comparison_table.markdown(rows))
+    assert comparison_plot.draw(rows, tmp_path / "out")
+    reached = {(row["entry"]["data"], row["entry"]["rule"]): row["accuracy"] for row in rows}
+    assert reached["mnist", "local"] >= max(0.97, reached["mnist", "float"] - 0.005)
+    assert reached["cifar10", "local"] >= 0.55
