@@ -65,6 +65,10 @@ def plain_array(name: str, value) -> np.ndarray:
     return value
 
 
+def _whole_range(dtype, low: int | None, high: int | None) -> bool:
+    return low is None or (low, high) == (np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
 def array(name: str, value, dtype, ndim: int, low: int | None = None, high: int | None = None) -> np.ndarray:
     """value as a plain aligned C-contiguous array of dtype (copied if its layout differs, never cast).
 
@@ -76,6 +80,8 @@ def array(name: str, value, dtype, ndim: int, low: int | None = None, high: int 
     if value.dtype.kind not in "iu" or (low is None and value.dtype != dtype):
         expected = dtype.name if low is None else "integers"
         raise TypeError(f"{name} must hold {expected}, not {value.dtype.name}")
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray and _whole_range(dtype, low, high):
+        return value
     if low is not None and value.size and (value.min() < low or value.max() > high):
         bad = value.min() if value.min() < low else value.max()
         raise ValueError(f"{name} must hold values in {low}..{high}, found {bad}")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -65,6 +66,12 @@ class Progress:
         return (self.total_images - self.images) / rate if rate else math.inf
 
 
+@cache
+def _signs(classes: int) -> np.ndarray:
+    """T of A6.1 by label and class."""
+    return 2 * np.eye(classes, dtype=np.int64) - 1
+
+
 @dataclass
 class Tally:
     """Sums over the images that an epoch has learned from."""
@@ -75,12 +82,10 @@ class Tally:
 
     def add(self, scores: np.ndarray, labels: np.ndarray, margin_log2: int) -> None:
         """scores int64 (n, classes), labels int32 (n,); A9.2 and A5.6."""
-        margin, own = 1 << margin_log2, (np.arange(len(labels)), labels)
         self.correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
-        missing = scores + margin
-        missing[own] = margin - scores[own]
-        missing = np.maximum(missing, 0).ravel() / margin
-        self.loss_sum += float(missing.dot(missing))
+        missing = (1 << margin_log2) - _signs(scores.shape[1])[labels] * scores
+        missing = np.maximum(missing, 0).astype(float).ravel()
+        self.loss_sum += float(missing.dot(missing)) / 4**margin_log2
         self.images += len(labels)
 
     @property

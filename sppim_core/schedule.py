@@ -150,8 +150,11 @@ class Schedule:
     def add_batch(self, operand_nonzeros, error_nonzeros) -> None:
         """Non-zero operands and errors of a batch, integers (layers, images)."""
         operands, errors = _counts("operand_nonzeros", operand_nonzeros), _counts("error_nonzeros", error_nonzeros)
-        _check_limits(self._shapes, operands, errors)
-        self._core.batch(operands, errors)
+        try:
+            self._core.batch(operands, errors)
+        except ValueError:
+            _check_limits(self._shapes, operands, errors)  # says what the core has refused
+            raise
 
     def counters(self) -> Counters:
         """Busy and stall cycles by layer and phase, and the cycles from the start to the end of everything so far."""
@@ -181,5 +184,8 @@ def count_batch(shapes: list[Shape], rule: str, operand_nonzeros, error_nonzeros
     rule_index = RULES.index(check.choice("rule", rule, RULES))
     operands, errors = _counts("operand_nonzeros", operand_nonzeros), _counts("error_nonzeros", error_nonzeros)
     rows = _shape_rows(shapes)
-    _check_limits(shapes, operands, errors)
-    return Counters(_core.count_batch(rows, rule_index, operands, errors))
+    try:
+        return Counters(_core.count_batch(rows, rule_index, operands, errors))
+    except ValueError:
+        _check_limits(shapes, operands, errors)  # as in add_batch()
+        raise
