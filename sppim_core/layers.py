@@ -58,7 +58,7 @@ class Conv:
 def _image(value) -> tuple[int, int, int]:
     """The first element of a list of layers: a number of inputs, or (height, width, channels)."""
     if not isinstance(value, tuple):
-        return 1, 1, check.integer("layers[0] (inputs)", value, 1, 65535)
+        return 1, 1, check.integer("layers[0]", value, 1, 65535)
     if len(value) != 3:
         raise ShapeError(f"layers[0] must be a number of inputs or (height, width, channels), not {value!r}")
     height, width, channels = (check.integer("layers[0]", size, 1, 65535) for size in value)

@@ -54,7 +54,13 @@ def test_comparison(file, tmp_path, capsys):
     for row in rows:
         assert row["accuracy"] == row["curve"][-1] > 0.5 and len(row["curve"]) == row["entry"]["epochs"]
         assert 0 < row["macs_done_per_image"] < row["macs_per_image"] and row["energy_mj_per_epoch"] > 0
-    assert {path.name for path in out.iterdir()} >= {"results.jsonl", "results.md", "curves.png", "zeros.png", "energy.png"}
+    assert {path.name for path in out.iterdir()} >= {
+        "results.jsonl",
+        "results.md",
+        "curves.png",
+        "zeros.png",
+        "energy.png",
+    }
     assert not list(out.glob("*.checkpoint"))
 
     before = (out / "results.jsonl").read_bytes()

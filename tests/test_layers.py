@@ -25,7 +25,9 @@ def test_words(text, layers):
     assert parse(text) == layers
 
 
-@pytest.mark.parametrize("text", ["x", "32c", "c3", "32c3m", "32c3q2", "256,,64", "-3", "1.5", "0", "32c0", "32c3m1", "32c3p3"])
+@pytest.mark.parametrize(
+    "text", ["x", "32c", "c3", "32c3m", "32c3q2", "256,,64", "-3", "1.5", "0", "32c0", "32c3m1", "32c3p3"]
+)
 def test_words_that_are_none(text):
     with pytest.raises(ValueError):
         parse(text)
@@ -125,7 +127,6 @@ def test_fewer_bits_of_activations_keep_their_range():
 
 
 def test_a_network_reads_images_as_they_are():
-    import numpy as np
 
     network = Network([IMAGE, Conv(4), 3], batch=4)
     x = np.arange(2 * 192, dtype=np.uint8).reshape(2, *IMAGE)
