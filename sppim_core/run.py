@@ -12,7 +12,6 @@ from sppim_core.account import Account
 from sppim_core.arithmetic import image_order
 from sppim_core.checkpoint import Keeper
 from sppim_core.data import Dataset
-from sppim_core.errors import ShapeError
 from sppim_core.history import Epoch, History, Progress, Tally
 from sppim_core.interrupts import Hold
 from sppim_core.log import Log, header
@@ -29,8 +28,6 @@ class Run:
         self.training, self.held_out = plan.split(network.seed, len(data.y_train))
         self.history, self.tally, self.before = History(), Tally(), network.counters()
         self.go_on(0, 0.0)
-        if plan.augmentation is not None and getattr(data, "image", None) is None:
-            raise ShapeError(f"data {data.name!r} has no shape of an image, which augmentation needs")
 
     @cached_property
     def configuration(self) -> dict:
@@ -101,7 +98,7 @@ class Run:
         self._entered = self.network.batches
 
     def _augmented(self, x, chosen: np.ndarray, epoch: int) -> np.ndarray:
-        image = self.data.image  # type: ignore[attr-defined]
+        image = self.data.image
         x = x.toarray() if is_sparse(x) else x
         return self.plan.augmentation(x, image, chosen, self.network.seed, epoch, np.zeros(image[2], np.int8))
 

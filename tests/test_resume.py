@@ -16,36 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppim_core import Chip, DataError, Network, Trainer, _core, checkpoint, data, storage
+from sppim_core import Augmentation, Chip, DataError, Network, Trainer, _core, checkpoint, data, storage
 
 SIZES, EPOCHS = [49, 40, 24, 5], 6
 HERE = Path(__file__).parent
 
 
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """An augmentation: some images upside down."""
-
-    share: float = 0.5
-
-    def __call__(self, x, image, indices, seed, epoch, fill):
-        assert x.shape == (len(indices), math.prod(image)) and x.dtype == fill.dtype == np.int8 and fill.shape == (1,)
-        turned = (indices * 7919 + seed + epoch) % 1000 < 1000 * self.share
-        return np.where(turned[:, None], x[:, ::-1], x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Images(data.Dataset):
-    image: tuple = (7, 7, 1)
-
-
-def make_data(seed=0) -> Images:
+def make_data(seed=0) -> data.Dataset:
     rng = np.random.default_rng(seed)
     prototypes = rng.random((5, 49)) * (rng.random((5, 49)) < 0.4)
     y = rng.integers(0, 5, 1000)
     x = np.clip(prototypes[y] + rng.normal(0, 0.3, (1000, 49)), 0, 1)
-    parts = data.from_arrays(x[:800], y[:800], x[800:], y[800:], "blobs")
-    return Images(**vars(parts))
+    x = x.reshape(-1, 7, 7)
+    return data.from_arrays(x[:800], y[:800], x[800:], y[800:], "blobs")
 
 
 DATA = make_data()
@@ -180,7 +163,15 @@ def test_killed_within_a_save(tmp_path, monkeypatch, call, number):
     [
         ({}, {}),
         ({"rule": "bp"}, {"validation": 100}),
-        ({"seed": 7}, {"augmentation": Turn(), "validation": 50, "patience": 2, "rate_steps": ((50, 3),)}),
+        (
+            {"seed": 7},
+            {
+                "augmentation": Augmentation(flip=True, crop=1),
+                "validation": 50,
+                "patience": 2,
+                "rate_steps": ((50, 3),),
+            },
+        ),
     ],
     ids=str,
 )
@@ -306,7 +297,10 @@ OTHERS = {
     "plan.epochs is 1 there, 2 here": ({}, {"epochs": 2}),
     "plan.validation is 0 there, 10 here": ({}, {"validation": 10}),
     r"plan.rate_steps\[0\]\[1\] is 2 there, 1 here": ({}, {"rate_steps": [(60, 1), (85, 2)]}),
-    r"plan.augmentation is None there, 'Turn\(share=0.5\)' here": ({}, {"augmentation": Turn()}),
+    r"plan.augmentation is None there, 'Augmentation\(flip=True, crop=1\)' here": (
+        {},
+        {"augmentation": Augmentation(flip=True, crop=1)},
+    ),
     "training_data is": ({}, {"data": make_data(1)}),
     "test_data is": ({}, {"data": dataclasses.replace(DATA, y_test=DATA.y_test[::-1])}),
 }
@@ -390,12 +384,6 @@ def test_held_out_images(tmp_path):
 def test_wrong_options(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         Training(tmp_path / "t").fit(**options)
-
-
-def test_augmentation_needs_the_shape_of_an_image(tmp_path):
-    plain = data.Dataset(**{name: value for name, value in vars(DATA).items() if name != "image"})
-    with pytest.raises(ValueError, match="data 'blobs' has no shape of an image, which augmentation needs"):
-        Training(tmp_path / "t").fit(data=plain, augmentation=Turn())
 
 
 def test_patience(tmp_path):
