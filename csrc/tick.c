@@ -196,7 +196,7 @@ sppim_status sppim_network_scores(sppim_network *network, const int8_t *x, size_
     bool finished = true;
     const size_t batch = (size_t)network->config.batch;
     for (size_t b = 0; finished && b < n; b += batch)
-        finished = score_batch(network, x + b * network->layers[0].k, n - b < batch ? n - b : batch,
+        finished = score_batch(network, x + b * network->layers[0].inputs, n - b < batch ? n - b : batch,
                                scores + b * network->classes);
     atomic_flag_clear(&network->busy);
     return finished ? SPPIM_OK : SPPIM_ERROR_INTERRUPTED;
