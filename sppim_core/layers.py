@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sppim_core import _core, check
 from sppim_core.errors import ShapeError
-from sppim_core.formats import RULES, LayerFormat, Window, from_core, window_row
+from sppim_core.formats import RULES, LayerFormat, Window, check_window, from_core, window_row
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,13 @@ def _score_window(conv: Conv, window: Window) -> int:
     if conv.score_window is not None:
         return conv.score_window
     size = conv.pooling[1] or 1
-    positions = (
-        (length + 2 * window.padding - kernel) // window.stride + 1
-        for length, kernel in ((window.height, window.rows), (window.width, window.columns))
-    )
-    return min(16, max(1, *(-(-(count // size) // 4) for count in positions)))
+    return min(16, max(1, *(-(-(count // size) // 4) for count in window.positions)))
 
 
 def _convolution(conv: Conv, image: tuple[int, int, int], rule: int, bits: int, centred: bool, first: bool):
     window = conv.window(image)
     kind, size = conv.pooling
+    check_window(window, conv.channels, size)
     row = _core.convolution_defaults(
         window_row(window),
         conv.channels,
@@ -106,7 +103,10 @@ def layer_formats(layers, rule: str = "local", product_bits: int = 8, centred: b
     check.integer(f"layers[{last}] (classes)", layers[-1], 2, 1024)
     for i, layer in enumerate(layers[1:], 1):
         if isinstance(layer, Conv):
-            formats.append(_convolution(layer, image, rule_index, product_bits, centred, i == 1))
+            try:
+                formats.append(_convolution(layer, image, rule_index, product_bits, centred, i == 1))
+            except ShapeError as error:
+                raise ShapeError(f"layers[{i}]: {error}") from None
         else:
             outputs = check.integer(f"layers[{i}]", layer, 1, 65535)
             inputs = check.integer(f"values into layers[{i}]", image[0] * image[1] * image[2], 1, 65535)
