@@ -262,13 +262,13 @@ def test_network_options(options, message):
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ([5], "sizes must name inputs and classes at least"),
+        ([5], "layers must name inputs and classes at least"),
         ([], "at least"),
-        ([0, 3], r"sizes\[0\] must be in 1..65535, not 0"),
-        ([3, 1], r"sizes\[1\] \(classes\) must be in 2..1024, not 1"),
+        ([0, 3], r"layers\[0\] .* must be in 1..65535, not 0"),
+        ([3, 1], r"layers\[1\] \(classes\) must be in 2..1024, not 1"),
         ([3, 2000], "classes"),
-        ([3, -4, 2], r"sizes\[1\] .* not -4"),
-        ([3, 2.5], r"sizes\[1\] must be an integer, not 2.5"),
+        ([3, -4, 2], r"layers\[1\] .* not -4"),
+        ([3, 2.5], r"layers\[1\] \(classes\) must be an integer, not 2.5"),
         ([2**62, 2**62, 2], "not 4611686018427387904"),
         (["3", 2], "not '3'"),
     ],
