@@ -10,8 +10,9 @@ from sppim_core.formats import RULES, LayerFormat, Window, check_window, from_co
 @dataclass(frozen=True)
 class Conv:
     """A convolution in a list of layers: channels of its output, kernel (one number or rows and columns), stride,
-    padding (default: half of the kernel, which keeps the size), pool (size of maximum pooling, or ("max", size),
-    ("mean", size)), score_window (A12.4; default: what leaves at most 4 x 4 features a channel)."""
+    padding (default: (shorter side - 1) div 2, which keeps the size if the kernel is odd), pool (size of maximum
+    pooling, or ("max", size), ("mean", size)), score_window (A12.4; default: what leaves at most 4 x 4 features a
+    channel)."""
 
     channels: int
     kernel: int | tuple[int, int] = 3
@@ -27,7 +28,7 @@ class Conv:
         check.integer("stride", self.stride, 1, 255)
         if self.padding is not None:
             check.integer("padding", self.padding, 0, min(self.kernel_size) - 1)
-        self.pooling
+        _ = self.pooling  # checks it
         if self.score_window is not None:
             check.integer("score_window", self.score_window, 1, 16)
 

@@ -15,8 +15,8 @@ from sppim_core.formats import RULES, to_core
 class Shape:
     """A layer as the chip sees it: each of `positions` output positions multiplies `rows` operands with rows x columns
     weights (dense: rows = inputs, columns = outputs, one position). inputs, outputs: values per image; macros:
-    those that hold the layer; bias, centred, pooled: 0 or 1; features: values per image that the LEPU projects (default:
-    outputs)."""
+    those that hold the layer; bias, centred, pooled: 0 or 1; features: values per image that the LEPU projects
+    (default: outputs)."""
 
     rows: int
     columns: int

@@ -177,7 +177,7 @@ def pot_mac(acc, x, code):
 
 
 def pot_matrix(seed, layer, classes, outputs, levels):
-    """A4.3: R[c][j] as codes, for so many outputs (A12.4: features); sign is bit 15 of u, exponent ((u mod 32768) x levels) div 32768."""
+    """A4.3: R[c][j] as codes (j: features, A12.4); sign is bit 15 of u, exponent ((u mod 32768) x levels) div 32768."""
     k = key(seed, STREAM_LEPU, layer, 0)
 
     def code(i):
@@ -322,9 +322,7 @@ def accumulate(start, terms, bits, overflow, counter):
 def product(fmt, V, S, x, counter):
     """A5.4: acc[n] starts at fit(S[n]), then k = 0, 1, .. K-1 in this order; x are the operands of a position."""
     return [
-        accumulate(
-            S[n], [x[k] * V[k][n] for k in range(len(x))], fmt["fp_acc_bits"], fmt["fp_acc_overflow"], counter
-        )
+        accumulate(S[n], [x[k] * V[k][n] for k in range(len(x))], fmt["fp_acc_bits"], fmt["fp_acc_overflow"], counter)
         for n in range(fmt["outputs"])
     ]
 
@@ -365,7 +363,8 @@ def gradient(fmt, xs, ds, m, counter):
     """A7.1: G[k][n]; the images in order, then the term - m[k] D[n]; the bias row adds 64 d[n] image by image.
 
     A12.7: xs and ds are those of all positions, image by image and in each position by position; m is per channel."""
-    K, N, m, rule = fan_in(fmt), fmt["outputs"], means_of_rows(fmt, m), (fmt["gc_acc_bits"], fmt["gc_acc_overflow"], counter)
+    K, N, m = fan_in(fmt), fmt["outputs"], means_of_rows(fmt, m)
+    rule = fmt["gc_acc_bits"], fmt["gc_acc_overflow"], counter
     D = [sum(d[n] for d in ds) for n in range(N)]
     G = [
         [accumulate(0, [x[k] * d[n] for x, d in zip(xs, ds)] + [-m[k] * D[n]], *rule) for n in range(N)]

@@ -108,9 +108,7 @@ def pooling_windows(fmt):
     """A12.3: for each pixel of the output, row by row, the positions of its window, row by row."""
     across, q = position_grid(fmt)[1], fmt["pooling_size"]
     h, w = output_grid(fmt)
-    return [
-        [(i * q + r) * across + j * q + s for r in range(q) for s in range(q)] for i in range(h) for j in range(w)
-    ]
+    return [[(i * q + r) * across + j * q + s for r in range(q) for s in range(q)] for i in range(h) for j in range(w)]
 
 
 def pooled(fmt, a):

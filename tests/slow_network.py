@@ -1,4 +1,4 @@
-"""A8 and A12 of docs/arithmetic.md on plain Python integers: a network, its ticks, and the counters of docs/chip.md, C2."""
+"""A8 of docs/arithmetic.md on plain Python integers: a network, its ticks, and the counters of docs/chip.md, C2."""
 
 from slow import (
     BIAS_INPUT,
@@ -76,7 +76,8 @@ class SlowNetwork:
         self.M = [[0] * window(fmt)["channels"] for fmt in layers]
         self.score_bias = [[0] * self.classes for _ in layers[:-1]] + [[]]
         self.R = [
-            pot_matrix(seed, l, self.classes, feature_count(fmt), fmt["pot_levels"]) for l, fmt in enumerate(layers[:-1])
+            pot_matrix(seed, l, self.classes, feature_count(fmt), fmt["pot_levels"])
+            for l, fmt in enumerate(layers[:-1])
         ]
         self.counters = [dict.fromkeys(COUNTERS, 0) for _ in layers]
         self.places, self.batches, self.trace = [], 0, []
