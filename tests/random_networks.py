@@ -38,13 +38,17 @@ class Case:
     def largest_batch(self):
         return max(len(labels) for _, labels, _ in self.batches)
 
+    @property
+    def room(self):
+        """A much larger batch that the network may be made for: its updates are then not done in place."""
+        return min(3000, 2**16 // max(map(positions, self.layers)))
+
     def network(self, **how) -> Network:
         network = Network(
             [fast_format(fmt) for fmt in self.layers],
             rule=self.rule,
             seed=self.seed,
-            batch=self.largest_batch,
-            **{"execution": self.execution, "staleness": self.staleness, **how},
+            **{"batch": self.largest_batch, "execution": self.execution, "staleness": self.staleness, **how},
         )
         for layer, M in enumerate(self.means or []):
             if self.layers[layer]["centred"]:
@@ -117,7 +121,7 @@ def random_geometries(rng):
             layer = random_geometry(rng, image, random_channels(rng))
         layers.append(layer)
         image = output_image(layer)
-    classes = rng.choice((2, 3, 4, 5, 10, 11))
+    classes = rng.choice((2, 3, 4, 5, 10, 11, 17, 33))
     if rng.random() < 0.3:
         return [*layers, windowed_output(rng, image, classes)]
     values = output_values(layers[-1])
@@ -179,7 +183,7 @@ def random_case(rng: random.Random, work=400_000, rule=None) -> Case:
     if rng.random() < 0.7:
         layers = [fmt | random_changes(rng, fmt) for fmt in layers]
     execution = "sequential" if rule == "bp" else rng.choice(("sequential", "pipelined"))
-    images = max(4, min(30, work // macs(layers)))
+    images = max(4, min(rng.choice((30, 30, 30, 700)), work // macs(layers)))
     sizes = [rng.randint(1, max(1, images // 2)) for _ in range(rng.randint(2, 5))]
     while sum(sizes) > images and len(sizes) > 2:
         sizes.pop()
@@ -228,9 +232,10 @@ def slow_shapes(layers, macros) -> list[dict]:
     ]
 
 
-def random_way(rng) -> dict:
-    """How the package computes: level, threads, path."""
-    return {"isa": rng.choice(_core.isa_names()), "threads": rng.randint(1, 3), "path": rng.choice(_core.PATHS)}
+def random_way(rng, case: Case) -> dict:
+    """How the package computes: level, threads, path, room for larger batches."""
+    how = {"isa": rng.choice(_core.isa_names()), "threads": rng.randint(1, 3), "path": rng.choice(_core.PATHS)}
+    return how | ({"batch": case.room} if rng.random() < 0.4 else {})
 
 
 def differences(case: Case, model, network, left) -> list[str]:

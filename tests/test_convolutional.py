@@ -1,6 +1,7 @@
 """A12: whole trainings of convolutions, pooling and score windows against the slow model; A9; what is refused."""
 
 import itertools
+import pickle
 import random
 from dataclasses import asdict, replace
 
@@ -21,7 +22,7 @@ from random_networks import (
     slow_shapes,
 )
 
-from sppim_core import Conv, Network, Schedule, Window, _core, layer_formats
+from sppim_core import Conv, Network, Schedule, Trainer, Window, _core, data, layer_formats
 from sppim_core.schedule import map_network
 
 RULES = slow.RULES
@@ -43,21 +44,24 @@ def check_case(case: Case, ways) -> None:
 @pytest.mark.parametrize("seed", range(18))
 def test_training_is_that_of_the_slow_model(seed, rule):
     rng = random.Random(f"{seed} {rule}")
-    check_case(random_case(rng, 20_000, rule), [random_way(rng) for _ in range(3)])
+    case = random_case(rng, 20_000, rule)
+    check_case(case, [random_way(rng, case) for _ in range(4)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1500))
 def test_more_trainings(seed):
     rng = random.Random(seed)
-    check_case(random_case(rng, 60_000), [random_way(rng) for _ in range(5)])
+    case = random_case(rng, 60_000)
+    check_case(case, [random_way(rng, case) for _ in range(5)])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_gradients_summed_in_parts(seed):
     """More than 4096 positions in a batch."""
     rng = random.Random(seed)
-    check_case(long_batch_case(rng), [{"isa": isa, "path": "auto"} for isa in _core.isa_names()] + [random_way(rng)])
+    case = long_batch_case(rng)
+    check_case(case, [{"isa": isa} for isa in _core.isa_names()] + [random_way(rng, case) for _ in range(3)])
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -139,6 +143,31 @@ def test_cycles_of_trainings(seed):
     assert counters.cycles == expected["cycles"]
     for l, layer in enumerate(expected["layers"]):
         assert {name: int(counters[name][l]) for name in layer} == layer
+
+
+def test_a_trainer_counts_cycles_of_pooled_layers():
+    """Mean pooling hands every error to all positions of its window: more errors than outputs."""
+    rng = np.random.default_rng(3)
+    x, labels = rng.integers(0, 128, (40, 12 * 12)).astype(np.int8), rng.integers(0, 3, 40).astype(np.int32)
+    for rule, pooling in itertools.product(RULES, ("max", "mean")):
+        trainer = Trainer(Network([(12, 12, 1), Conv(4, pool=(pooling, 3), score_window=2), 3], rule=rule, batch=8))
+        trainer.fit(data.Dataset("noise", x, labels, x, labels, 3), 1)
+        assert trainer.counters().cycles > 0 and trainer.counters().total("images") == 80
+
+
+def test_saved_networks_go_on_alike(tmp_path):
+    for seed in range(12):
+        case = random_case(random.Random(f"saved {seed}"), 4_000)
+        network = case.network()
+        for batch in case.batches[:-1]:
+            network.tick(*batch)
+        network.drain()
+        network.save(tmp_path / "network.npz")
+        others = [Network.load(tmp_path / "network.npz", isa="ref"), pickle.loads(pickle.dumps(network))]
+        for each in [network, *others]:
+            each.tick(*case.batches[-1])
+            each.drain()
+        assert {each.digest() for each in others} == {network.digest()}
 
 
 # A9
