@@ -40,8 +40,9 @@ class Case:
 
     @property
     def room(self):
-        """A much larger batch that the network may be made for: its updates are then not done in place."""
-        return min(3000, 2**16 // max(map(positions, self.layers)))
+        """A much larger batch that the network may be made for: its updates may then not be done in place."""
+        values = max(max(fmt["inputs"], output_values(fmt)) for fmt in self.layers)
+        return max(self.largest_batch, min(65535, 2**16 // max(map(positions, self.layers)), 2**23 // values))
 
     def network(self, **how) -> Network:
         network = Network(
@@ -209,6 +210,14 @@ def long_batch_case(rng: random.Random) -> Case:
     execution = "sequential" if rule == "bp" else rng.choice(("sequential", "pipelined"))
     batches = list(random_batches(rng, layers, (n, 3, n)))
     return Case(layers, rule, execution, rng.randint(0, 1), rng.randrange(2**64), batches, random_means(rng, layers))
+
+
+def roomy_case(rng: random.Random) -> Case:
+    """With room for its largest batch, more than 2^26 multiplications: the network's updates are not done in place."""
+    while True:
+        case = random_case(rng, 40_000)
+        if macs(case.layers) * case.room > 2**26:
+            return case
 
 
 def slow_shapes(layers, macros) -> list[dict]:

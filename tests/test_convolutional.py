@@ -19,6 +19,7 @@ from random_networks import (
     random_case,
     random_geometry,
     random_way,
+    roomy_case,
     slow_shapes,
 )
 
@@ -41,7 +42,7 @@ def check_case(case: Case, ways) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("seed", range(25))
 def test_training_is_that_of_the_slow_model(seed, rule):
     rng = random.Random(f"{seed} {rule}")
     case = random_case(rng, 20_000, rule)
@@ -62,6 +63,13 @@ def test_gradients_summed_in_parts(seed):
     rng = random.Random(seed)
     case = long_batch_case(rng)
     check_case(case, [{"isa": isa} for isa in _core.isa_names()] + [random_way(rng, case) for _ in range(3)])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_updates_that_are_not_done_in_place(seed):
+    rng = random.Random(f"roomy {seed}")
+    case = roomy_case(rng)
+    check_case(case, [{}, *(random_way(rng, case) | {"batch": case.room} for _ in range(3))])
 
 
 @pytest.mark.parametrize("rule", RULES)
