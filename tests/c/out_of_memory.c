@@ -49,7 +49,7 @@ static sppim_status use_network(void)
 static sppim_status use_schedule(void)
 {
     const sppim_shape shape = {.struct_size = sizeof shape, .rows = 2, .columns = 2, .positions = 1, .inputs = 2, .outputs = 2,
-                               .classes = 2, .activation_bytes = 1, .weight_bytes = 2, .macros = 1};
+                               .features = 2, .classes = 2, .activation_bytes = 1, .weight_bytes = 2, .macros = 1};
     const sppim_schedule_config config = {.struct_size = sizeof config, .layer_pipeline = 1, .phase_overlap = 1,
                                           .activation_buffers = 2, .macro_columns = 2, .lepu_lanes = 1};
     const uint32_t nonzeros[1] = {1};
