@@ -142,7 +142,7 @@ static inline int64_t sppim_pot_mac1(int64_t acc, int64_t x, uint8_t code)
 /* A7.5: the largest weight of so many bits. */
 static inline int64_t sppim_weight_limit(int bits)
 {
-    return bits == 16 ? SPPIM_WEIGHT_MAX : (((int64_t)1 << (bits - 1)) - 1) << (16 - bits);
+    return SPPIM_WEIGHT_MAX >> (16 - bits) << (16 - bits);
 }
 
 /* A7.5: to the nearest weight of so many bits. */

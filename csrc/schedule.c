@@ -288,7 +288,7 @@ static sppim_status check_counts(const sppim_schedule *s, size_t n, const uint32
     for (size_t l = 0; l < s->layers; l++)
         for (size_t i = 0; i < n; i++)
             if (operands[l * n + i] > s->shapes[l].rows * s->shapes[l].positions ||
-                errors[l * n + i] > s->shapes[l].outputs)
+                errors[l * n + i] > s->shapes[l].columns * s->shapes[l].positions)
                 return SPPIM_ERROR_RANGE;
     return SPPIM_OK;
 }

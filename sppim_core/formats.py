@@ -64,6 +64,30 @@ class Window:
                 f"with padding {self.padding}"
             )
 
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Down and across (A11.3)."""
+        down = (self.height + 2 * self.padding - self.rows) // self.stride + 1
+        return down, (self.width + 2 * self.padding - self.columns) // self.stride + 1
+
+
+def check_window(window: Window, channels: int, pooling_size: int) -> None:
+    """The bounds of A12.1 and A12.3 for a layer with so many channels of output; pooling_size 0: no pooling."""
+    (down, across), size = window.positions, pooling_size or 1
+    if size > min(down, across):
+        raise ShapeError(f"pooling by {size} does not fit {down} x {across} positions")
+    pixels, operands = window.height * window.width, window.rows * window.columns * window.channels
+    for name, value, most in (
+        ("height x width", pixels, 1 << 20),
+        ("inputs (height x width x channels)", pixels * window.channels, 1 << 20),
+        ("operands of a position (rows x columns of the window x channels)", operands, 65535),
+        ("positions of the window", down * across, 1 << 16),
+        ("activations (positions x channels of the output)", down * across * channels, 1 << 20),
+        ("outputs (pixels x channels of the output)", (down // size) * (across // size) * channels, 1 << 17),
+    ):
+        if value > most:
+            raise ShapeError(f"{name} must be at most {most}, not {value} (A12.1)")
+
 
 @dataclass(frozen=True)
 class LayerFormat:
@@ -118,12 +142,8 @@ class LayerFormat:
             raise TypeError(f"window must be a Window, not {self.window!r}")
         elif self.inputs != self.window.height * self.window.width * self.window.channels:
             raise ShapeError(f"inputs must be height x width x channels of the window, not {self.inputs}")
-        try:
-            _core.layer_shape(to_core(self), 2)
-        except ValueError:
-            raise ShapeError(
-                f"pooling by {self.pooling_size}: too large for this window's positions, or a layer beyond A12.1"
-            ) from None
+        else:
+            check_window(self.window, self.outputs, self.pooling_size)
 
     @property
     def image(self) -> tuple[int, int, int]:

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 from sppim_core import _core, check
 from sppim_core.errors import ShapeError
-from sppim_core.formats import RULES, LayerFormat, Window, from_core, window_row
+from sppim_core.formats import RULES, LayerFormat, Window, check_window, from_core, window_row
 
 
 @dataclass(frozen=True)
 class Conv:
     """A convolution in a list of layers: channels of its output, kernel (one number or rows and columns), stride,
-    padding (default: half of the kernel, which keeps the size), pool (size of maximum pooling, or ("max", size),
-    ("mean", size)), score_window (A12.4; default: what leaves at most 4 x 4 features a channel)."""
+    padding (default: (shorter side - 1) div 2, which keeps the size if the kernel is odd), pool (size of maximum
+    pooling, or ("max", size), ("mean", size)), score_window (A12.4; default: what leaves at most 4 x 4 features a
+    channel)."""
 
     channels: int
     kernel: int | tuple[int, int] = 3
@@ -28,7 +29,7 @@ class Conv:
         check.integer("stride", self.stride, 1, 255)
         if self.padding is not None:
             check.integer("padding", self.padding, 0, min(self.kernel_size) - 1)
-        check.choice("pool", self.pooling[0], _core.POOLINGS)
+        _ = self.pooling  # checks it
         if self.score_window is not None:
             check.integer("score_window", self.score_window, 1, 16)
 
@@ -65,34 +66,24 @@ def _image(value) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _positions(window: Window) -> tuple[int, int]:
-    """Down and across (A11.3)."""
-    return (
-        (window.height + 2 * window.padding - window.rows) // window.stride + 1,
-        (window.width + 2 * window.padding - window.columns) // window.stride + 1,
-    )
-
-
-def _score_window(conv: Conv, positions: tuple[int, int]) -> int:
+def _score_window(conv: Conv, window: Window) -> int:
     """A9: what leaves at most 4 x 4 features a channel."""
     if conv.score_window is not None:
         return conv.score_window
     size = conv.pooling[1] or 1
-    return min(16, max(1, *(-(-(count // size) // 4) for count in positions)))
+    return min(16, max(1, *(-(-(count // size) // 4) for count in window.positions)))
 
 
 def _convolution(conv: Conv, image: tuple[int, int, int], rule: int, bits: int, centred: bool, first: bool):
     window = conv.window(image)
     kind, size = conv.pooling
-    down, across = positions = _positions(window)
-    if size > min(positions):
-        raise ShapeError(f"pool {size} is larger than the {down} x {across} positions of the convolution")
+    check_window(window, conv.channels, size)
     row = _core.convolution_defaults(
         window_row(window),
         conv.channels,
         _core.POOLINGS.index(kind),
         size,
-        _score_window(conv, positions),
+        _score_window(conv, window),
         rule,
         bits,
         centred,
@@ -114,7 +105,10 @@ def layer_formats(layers, rule: str = "local", product_bits: int = 8, centred: b
     check.integer(f"layers[{last}] (classes)", layers[-1], 2, 1024)
     for i, layer in enumerate(layers[1:], 1):
         if isinstance(layer, Conv):
-            formats.append(_convolution(layer, image, rule_index, product_bits, centred, i == 1))
+            try:
+                formats.append(_convolution(layer, image, rule_index, product_bits, centred, i == 1))
+            except ShapeError as error:
+                raise ShapeError(f"layers[{i}]: {error}") from None
         else:
             outputs = check.integer(f"layers[{i}]", layer, 1, 65535)
             inputs = check.integer(f"values into layers[{i}]", image[0] * image[1] * image[2], 1, 65535)

@@ -1,6 +1,7 @@
 """What the tests share: real data, and networks in two implementations fed the same batches."""
 
 import os
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import slow_network
 from slow import mlp_formats
 
 import sppim_core
-from sppim_core import Accumulator, Network
+from sppim_core import Accumulator, Chip, Network
 from sppim_core import layer_formats as fast_formats
 
 
@@ -32,6 +33,15 @@ def mnist_folder():
         if list(folder.glob("train-images*")):
             return folder
     pytest.skip(f"SPPIM_DATA={root} holds no MNIST")
+
+
+def small_chip(columns, lanes, buffers):
+    """REF-B with another geometry."""
+    toml = (resources.files("sppim_core.chips") / "ref-b.toml").read_text()
+    for key, value in {"columns": columns, "lepu_lanes": lanes, "activation_buffers": buffers}.items():
+        line = next(line for line in toml.splitlines() if line.startswith(f"{key} = "))
+        toml = toml.replace(line, f'{key} = {{ value = {value}, tag = "assumed", source = "test" }}')
+    return Chip.parse(toml)
 
 
 def random_batches(sizes, count=7, batch=8, seed=5, density=0.5):

@@ -7,6 +7,8 @@ are counted one by one, not by the closed forms of C2; only the traffic follows 
 from fractions import Fraction
 from math import floor, isqrt
 
+from slow_image import fan_in, feature_count, means_of_rows, output_grid
+
 RULES = ("local", "drtp", "dfa", "bp")
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 STREAM_WEIGHTS, STREAM_LEPU, STREAM_ROUNDING, STREAM_ORDER, STREAM_AUGMENTATION = 1, 2, 3, 4, 5  # A3.5
@@ -191,7 +193,7 @@ def pot_mac(acc, x, code):
 
 
 def pot_matrix(seed, layer, classes, outputs, levels):
-    """A4.3: R[c][j] as codes; sign is bit 15 of u, exponent ((u mod 32768) x levels) div 32768."""
+    """A4.3: R[c][j] as codes (j: features, A12.4); sign is bit 15 of u, exponent ((u mod 32768) x levels) div 32768."""
     k = key(seed, STREAM_LEPU, layer, 0)
 
     def code(i):
@@ -201,7 +203,7 @@ def pot_matrix(seed, layer, classes, outputs, levels):
     return [[code(c * outputs + j) for j in range(outputs)] for c in range(classes)]
 
 
-# A9 Formats of a multi-layer perceptron
+# A9 Formats
 
 
 def ceil_log2(n):
@@ -228,38 +230,67 @@ def mlp_formats(sizes, rule, product_bits=8, centred=True):
     """A9: the default format of every layer of a perceptron with sizes = [inputs, hidden..., classes]."""
     last = len(sizes) - 2
     return [
-        layer_format(sizes[l], sizes[l + 1], l == 0, l == last, rule, product_bits, centred) for l in range(last + 1)
+        layer_format(dense(sizes[l], sizes[l + 1]), l == 0, l == last, rule, product_bits, centred)
+        for l in range(last + 1)
     ]
 
 
-def layer_format(K, N, first, last, rule, product_bits, centred):
+def dense(inputs, outputs):
+    """The geometry of a fully connected layer."""
+    geometry = {"inputs": inputs, "outputs": outputs, "window": None}
+    return geometry | {"pooling": "none", "pooling_size": 0, "score_window": 1}
+
+
+def convolution(image, channels, kernel, stride, padding, pooling=("none", 0), score_window=None):
+    """A12.1: the geometry of a convolution; image = (height, width, channels), kernel = (rows, columns)."""
+    window = dict(zip(("height", "width", "channels"), image))
+    window |= {"rows": kernel[0], "columns": kernel[1], "stride": stride, "padding": padding}
+    geometry = dense(image[0] * image[1] * image[2], channels)
+    geometry |= {"window": window, "pooling": pooling[0], "pooling_size": pooling[1]}
+    return geometry | {"score_window": default_score_window(geometry) if score_window is None else score_window}
+
+
+def default_score_window(geometry):
+    """A9: the smallest v of 1..16 that leaves at most 4 x 4 features a channel; 16 if none does."""
+    for v in range(1, 17):
+        if all(-(-length // v) <= 4 for length in output_grid(geometry)):
+            return v
+    return 16
+
+
+def output_image(geometry):
+    """A12.3: the image that the next layer reads."""
+    return *output_grid(geometry), geometry["outputs"]
+
+
+def layer_format(geometry, first, last, rule, product_bits, centred):
     """A9: one row of defaults."""
+    K, features = fan_in(geometry), feature_count(geometry)
     F = 0
     while 6 * 4**F // K < 2**23:  # "the integer with 2^23 <= 6 x 4^F div K < 2^25"
         F += 1
     bound = isqrt(6 * 4**F // K)
     Fin = 7 if first else 5
     FV = F - 16 + product_bits
-    half_log = (ceil_log2(N) + 1) // 2
-    rate = RATES["output" if last else rule][0 if centred else 1] + (
-        round_log2(K) if last or rule == "bp" else half_log
-    )
-    return {
-        "inputs": K,
-        "outputs": N,
+    a = (ceil_log2(features) + 1) // 2 + ceil_log2(geometry["score_window"] ** 2)
+    rate = RATES["output" if last else rule][0 if centred else 1] + (round_log2(K) if last or rule == "bp" else a)
+    return geometry | {
         "weight_frac": F,
         "init_bound": bound // 2 if last else bound,
         "product_bits": product_bits,
         "fp_shift": 0 if last else max(0, FV + Fin - 5),
         "fp_round": "rnu",
         "activation_max": 127,
-        "margin_log2": max(7, FV + Fin) if last else 7 + half_log,
+        "margin_log2": max(7, FV + Fin) if last else 7 + a,
         "delta_shift": 0 if last else 4,
         "bp_shift": max(0, FV),
         "update_shift": max(0, rate + Fin - F),
         "update_round": "sr",
         "pot_levels": 4,
         "centred": centred,
+        "weight_bits": 16,
+        "error_bits": 8,
+        "error_threshold": 0,
         "fp_acc_bits": 0,
         "fp_acc_overflow": "saturate",
         "gc_acc_bits": 0,
@@ -273,8 +304,26 @@ def layer_format(K, N, first, last, rule, product_bits, centred):
 def initial_weights(fmt, seed, layer):
     """A5.1: ((2B+1) u div 2^16) - B; the bias row is 0."""
     k, N, B = key(seed, STREAM_WEIGHTS, layer, 0), fmt["outputs"], fmt["init_bound"]
-    rows = [[(2 * B + 1) * draw16(k, row * N + n) // 2**16 - B for n in range(N)] for row in range(fmt["inputs"])]
+    rows = [[(2 * B + 1) * draw16(k, row * N + n) // 2**16 - B for n in range(N)] for row in range(fan_in(fmt))]
+    if fmt["weight_bits"] < 16:
+        g, L = 16 - fmt["weight_bits"], weight_limit(fmt)
+        rows = [[sat(2**g * shr(w, g, "rnu"), -L, L) for w in row] for row in rows]
     return rows + [[0] * N]
+
+
+def weight_limit(fmt):
+    """A7.5: the largest weight of so many bits."""
+    g = 16 - fmt["weight_bits"]
+    return 2**g * (WEIGHT_MAX // 2**g)
+
+
+def coarse_error(fmt, d):
+    """A6.8"""
+    h, g = fmt["error_threshold"], 8 - fmt["error_bits"]
+    if -h < d < h:
+        return 0
+    L = 2**g * (2 ** (fmt["error_bits"] - 1) - 1)
+    return d if g == 0 else sat(2**g * shr(d, g, "rnu"), -L, L)
 
 
 def product_weights(fmt, W):
@@ -290,13 +339,15 @@ def top_bytes(M):
 
 
 def fold(fmt, V, m):
-    """A5.3: S[n] = 64 V[K][n] - sum over k < K of m[k] V[k][n]."""
-    K = fmt["inputs"]
+    """A5.3: S[n] = 64 V[K][n] - sum over k < K of m[k] V[k][n]; m is that of the channels (A12.2)."""
+    K, m = fan_in(fmt), means_of_rows(fmt, m)
     return [BIAS_INPUT * V[K][n] - sum(m[k] * V[k][n] for k in range(K)) for n in range(fmt["outputs"])]
 
 
 def accumulate(start, terms, bits, overflow, counter):
-    """A1.6: fit is applied to the starting value and after every addition."""
+    """A1.6: fit is applied to the starting value and after every addition; a wide one is exact."""
+    if bits == 0:
+        return start + sum(terms)
     acc, changed = fit(start, bits, overflow)
     counter["acc_saturations"] += changed
     for term in terms:
@@ -306,11 +357,9 @@ def accumulate(start, terms, bits, overflow, counter):
 
 
 def product(fmt, V, S, x, counter):
-    """A5.4: acc[n] starts at fit(S[n]), then k = 0, 1, .. K-1 in this order."""
+    """A5.4: acc[n] starts at fit(S[n]), then k = 0, 1, .. K-1 in this order; x are the operands of a position."""
     return [
-        accumulate(
-            S[n], [x[k] * V[k][n] for k in range(fmt["inputs"])], fmt["fp_acc_bits"], fmt["fp_acc_overflow"], counter
-        )
+        accumulate(S[n], [x[k] * V[k][n] for k in range(len(x))], fmt["fp_acc_bits"], fmt["fp_acc_overflow"], counter)
         for n in range(fmt["outputs"])
     ]
 
@@ -348,8 +397,11 @@ def gated_delta(y, sums, shift, counter):
 
 
 def gradient(fmt, xs, ds, m, counter):
-    """A7.1: G[k][n]; the images in order, then the term - m[k] D[n]; the bias row adds 64 d[n] image by image."""
-    K, N, rule = fmt["inputs"], fmt["outputs"], (fmt["gc_acc_bits"], fmt["gc_acc_overflow"], counter)
+    """A7.1: G[k][n]; the images in order, then the term - m[k] D[n]; the bias row adds 64 d[n] image by image.
+
+    A12.7: xs and ds are those of all positions, image by image and in each position by position; m is per channel."""
+    K, N, m = fan_in(fmt), fmt["outputs"], means_of_rows(fmt, m)
+    rule = fmt["gc_acc_bits"], fmt["gc_acc_overflow"], counter
     D = [sum(d[n] for d in ds) for n in range(N)]
     G = [
         [accumulate(0, [x[k] * d[n] for x, d in zip(xs, ds)] + [-m[k] * D[n]], *rule) for n in range(N)]
@@ -359,27 +411,28 @@ def gradient(fmt, xs, ds, m, counter):
 
 
 def updated_weights(fmt, W, G, rate_shift, k, counter):
-    """A7.2, A7.3: W[k][n] = sat(W[k][n] - q, -32639, 32639)."""
+    """A7.2, A7.3, A7.5: W[k][n] = sat(W[k][n] - 2^g q, -L, L)."""
     s, N, result = fmt["update_shift"] + rate_shift, fmt["outputs"], []
-    for row in range(fmt["inputs"] + 1):
+    g, L = 16 - fmt["weight_bits"], weight_limit(fmt)
+    for row in range(fan_in(fmt) + 1):
         result.append([])
         for n in range(N):
             if fmt["update_round"] == "sr":
-                q = stochastic(G[row][n], s, draw16(k, row * N + n))
+                q = stochastic(G[row][n], min(s + g, 46), draw16(k, row * N + n))
             else:
-                q = shr(G[row][n], s, fmt["update_round"])
-            w = W[row][n] - q
-            counter["weight_saturations"] += abs(w) > WEIGHT_MAX
-            result[row].append(sat(w, -WEIGHT_MAX, WEIGHT_MAX))
+                q = shr(G[row][n], s + g, fmt["update_round"])
+            w = W[row][n] - 2**g * q
+            counter["weight_saturations"] += abs(w) > L
+            result[row].append(sat(w, -L, L))
     return result
 
 
 def updated_mean(fmt, M, xs):
-    """A7.4: M[k] + shr(b - M[k], 4, rnu), only if the layer is centred."""
+    """A7.4: M[c] + shr(b - M[c], 4, rnu), only if the layer is centred; A12.8: xs are the pixels of all images."""
     if not fmt["centred"]:
         return M
     n = len(xs)
-    means = [(512 * sum(x[k] for x in xs) + n) // (2 * n) for k in range(fmt["inputs"])]
+    means = [(512 * sum(x[c] for x in xs) + n) // (2 * n) for c in range(len(M))]
     return [old + shr(b - old, 4, "rnu") for old, b in zip(M, means)]
 
 

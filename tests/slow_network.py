@@ -6,6 +6,7 @@ from slow import (
     RULES,
     STREAM_ROUNDING,
     activate,
+    coarse_error,
     count_mac,
     count_pot,
     fold,
@@ -24,6 +25,24 @@ from slow import (
     updated_weights,
     zeros,
 )
+from slow_image import (
+    fan_in,
+    feature_count,
+    feature_of_outputs,
+    features,
+    means_of_rows,
+    operands,
+    output_values,
+    pixels,
+    pooled,
+    position_errors,
+    readings,
+    window,
+)
+
+
+def nonzeros(row):
+    return len(row) - row.count(0)
 
 
 class Batch:
@@ -32,8 +51,11 @@ class Batch:
     def __init__(self, number, x, labels, rate_shift, depth):
         self.number, self.labels, self.rate_shift = number, labels, rate_shift
         self.x = [x] + [None] * depth  # x[l] enters layer l, x[l + 1] leaves it; the last are the scores
+        self.a = [None] * depth  # activations of the positions, before pooling
         self.e = [None] * depth
-        self.d = [None] * depth
+        self.delta = [None] * depth  # an error per output
+        self.d = [None] * depth  # an error per position and channel
+        self.operand_nonzeros = [None] * depth
 
     @property
     def retired(self):
@@ -52,10 +74,11 @@ class SlowNetwork:
         self.pipelined, self.staleness = execution == "pipelined", staleness
         self.depth, self.classes = len(layers), layers[-1]["outputs"]
         self.W = [initial_weights(fmt, seed, l) for l, fmt in enumerate(layers)]
-        self.M = [[0] * fmt["inputs"] for fmt in layers]
+        self.M = [[0] * window(fmt)["channels"] for fmt in layers]
         self.score_bias = [[0] * self.classes for _ in layers[:-1]] + [[]]
         self.R = [
-            pot_matrix(seed, l, self.classes, fmt["outputs"], fmt["pot_levels"]) for l, fmt in enumerate(layers[:-1])
+            pot_matrix(seed, l, self.classes, feature_count(fmt), fmt["pot_levels"])
+            for l, fmt in enumerate(layers[:-1])
         ]
         self.counters = [dict.fromkeys(COUNTERS, 0) for _ in layers]
         self.places, self.batches, self.trace = [], 0, []
@@ -81,7 +104,7 @@ class SlowNetwork:
         """A8.5: A5 with the state as it is; nothing is counted."""
         rows = x
         for l in range(self.depth):
-            rows = self.layer_outputs(l, rows, dict.fromkeys(COUNTERS, 0))
+            rows = self.layer_outputs(l, rows, dict.fromkeys(COUNTERS, 0))[1]
         return rows
 
     def tick(self, x, labels=None, rate_shift=0):
@@ -120,10 +143,9 @@ class SlowNetwork:
         return [b for b in self.places if b and b.retired]
 
     def nonzeros(self, batch):
-        """The trace of a batch: non-zero inputs and errors of every layer and image."""
-        return tuple(
-            [[len(row) - row.count(0) for row in rows] for rows in of_layers] for of_layers in (batch.x[:-1], batch.d)
-        )
+        """The trace of a batch: non-zero operands (those of FP) and errors of every layer and image."""
+        errors = [[sum(map(nonzeros, image)) for image in of_layer] for of_layer in batch.d]
+        return batch.operand_nonzeros, errors
 
     def is_hidden(self, l):
         return l < self.depth - 1
@@ -131,26 +153,33 @@ class SlowNetwork:
     # Forward
 
     def layer_outputs(self, l, xs, counter):
-        """A5.4 to A5.6: activations of a hidden layer, scores of the output layer."""
-        fmt = self.layers[l]
-        accs = [product(fmt, self.V[l], self.S[l], x, counter) for x in xs]
-        return [activate(fmt, acc, counter) for acc in accs] if self.is_hidden(l) else accs
+        """A5.4 to A5.6, A12.2, A12.3: of every image the activations of all positions, and the output; of the output
+        layer, which has one position, the scores."""
+        fmt, at_positions, outputs = self.layers[l], [], []
+        for x in xs:
+            accs = [product(fmt, self.V[l], self.S[l], row, counter) for row in operands(fmt, x, self.m[l])]
+            at_positions.append([activate(fmt, acc, counter) for acc in accs] if self.is_hidden(l) else accs)
+            outputs.append(pooled(fmt, at_positions[-1]))
+        return at_positions, outputs
 
     def forward(self, l, batch):
         """FP of layer l on a batch."""
         counter, xs, V, fmt = self.counters[l], batch.x[l], self.V[l], self.layers[l]
-        K, N, n = fmt["inputs"], fmt["outputs"], len(xs)
-        batch.x[l + 1] = self.layer_outputs(l, xs, counter)
-        for operands in xs + [self.m[l] + [BIAS_INPUT]]:  # C2: the images and one more for the fold
-            for operand, weights in zip(operands, V):
+        K, N, n = fan_in(fmt), fmt["outputs"], len(xs)
+        batch.a[l], batch.x[l + 1] = self.layer_outputs(l, xs, counter)
+        images = [operands(fmt, x, self.m[l]) for x in xs]
+        batch.operand_nonzeros[l] = [sum(map(nonzeros, image)) for image in images]
+        rows = [row for image in images for row in image]
+        for row in rows + [means_of_rows(fmt, self.m[l]) + [BIAS_INPUT]]:  # C2: positions and one more for the fold
+            for operand, weights in zip(row, V):
                 for weight in weights:
                     count_mac(counter, "fp", operand, weight)
-        counter["input_values"] += n * K
-        counter["input_zeros"] += zeros(xs)
-        counter["sram_activation_read_bytes"] += n * K
-        counter["sram_activation_write_bytes"] += n * N
-        counter["ema_activation_read_bytes"] += n * K
-        counter["ema_activation_write_bytes"] += n * N
+        counter["input_values"] += len(rows) * K
+        counter["input_zeros"] += zeros(rows)
+        counter["sram_activation_read_bytes"] += n * fmt["inputs"]
+        counter["sram_activation_write_bytes"] += n * output_values(fmt)
+        counter["ema_activation_read_bytes"] += n * fmt["inputs"]
+        counter["ema_activation_write_bytes"] += n * output_values(fmt)
         counter["ema_weight_read_bytes"] += 2 * (K + 1) * N
 
     # Backward
@@ -159,17 +188,22 @@ class SlowNetwork:
         """EP and GC of layer l on a batch; returns the layer's next state."""
         fmt, counter, xs = self.layers[l], self.counters[l], batch.x[l]
         batch.e[l] = self.class_errors(l, batch)
-        batch.d[l] = batch.e[l] if not self.is_hidden(l) else self.deltas(l, batch)
-        ds = batch.d[l]
-        G = gradient(fmt, xs, ds, self.m[l], counter)
+        exact = self.deltas(l, batch) if self.is_hidden(l) else batch.e[l]
+        batch.delta[l] = [[coarse_error(fmt, d) for d in row] for row in exact]
+        if not self.is_hidden(l):
+            batch.e[l] = batch.delta[l]  # what the rule dfa takes (A6.8)
+        batch.d[l] = [position_errors(fmt, a, delta) for a, delta in zip(batch.a[l], batch.delta[l])]
+        rows = [row for x in xs for row in operands(fmt, x, self.m[l])]
+        ds = [d for image in batch.d[l] for d in image]
+        G = gradient(fmt, rows, ds, self.m[l], counter)
         k = key(self.seed, STREAM_ROUNDING, l, batch.number)
         W = updated_weights(fmt, self.W[l], G, batch.rate_shift, k, counter)
         score_bias = self.score_bias[l]
         if self.is_hidden(l) and self.rule == "local":
             score_bias = updated_score_bias(fmt, score_bias, batch.e[l], counter)
-        self.count_gradient(l, xs, ds)
+        self.count_gradient(l, len(xs), rows, ds)
         self.count_backward_traffic(l, len(xs))
-        return l, W, updated_mean(fmt, self.M[l], xs), score_bias
+        return l, W, updated_mean(fmt, self.M[l], [pixel for x in xs for pixel in pixels(fmt, x)]), score_bias
 
     def class_errors(self, l, batch):
         """A6.1 to A6.4: e of every image; None for a hidden layer under bp."""
@@ -183,16 +217,16 @@ class SlowNetwork:
         return batch.e[-1] if self.rule == "dfa" else None
 
     def project(self, l, y):
-        """A6.3: z[c] = score_bias[c] + sum over j of R[c][j] y[j], one PoT MAC at a time."""
-        z = list(self.score_bias[l])
+        """A6.3: z[c] = score_bias[c] + sum over the features of R[c][f] a[f] (A12.4), one PoT MAC at a time."""
+        z, sums = list(self.score_bias[l]), features(self.layers[l], y)
         for c, codes in enumerate(self.R[l]):
-            for j, code in enumerate(codes):
-                z[c] = pot_mac(z[c], y[j], code)
-                count_pot(self.counters[l], y[j] != 0)
+            for f, code in enumerate(codes):
+                z[c] = pot_mac(z[c], sums[f], code)
+                count_pot(self.counters[l], sums[f] != 0)
         return z
 
     def deltas(self, l, batch):
-        """A6.5, A6.6: d of every image of a hidden layer."""
+        """A6.5, A6.6: an error for every output of every image of a hidden layer."""
         fmt, counter, ys = self.layers[l], self.counters[l], batch.x[l + 1]
         if self.rule == "bp":
             shift = self.layers[l + 1]["bp_shift"]
@@ -202,40 +236,46 @@ class SlowNetwork:
         return [gated_delta(y, self.project_back(l, y, e), fmt["delta_shift"], counter) for y, e in zip(ys, batch.e[l])]
 
     def transposed_product(self, l, d):
-        """A6.5: sum over n of V[j][n] d[n], on the arrays of layer l, which C2 counts as that layer's EP."""
+        """A6.5, A12.6: for every input of layer l the sum of V[k][n] d[n] over the positions and k that read it.
+
+        C2 counts it as that layer's EP, position by position; what padding would receive is dropped."""
         sums = [0] * self.layers[l]["inputs"]
-        for j in range(len(sums)):
-            for weight, error in zip(self.V[l][j], d):
-                sums[j] += weight * error
-                count_mac(self.counters[l], "ep", error, weight)
+        for errors, reading in zip(d, readings(self.layers[l])):
+            for (index, _), weights in zip(reading, self.V[l]):
+                for weight, error in zip(weights, errors):
+                    count_mac(self.counters[l], "ep", error, weight)
+                    if index is not None:
+                        sums[index] += weight * error
         return sums
 
     def project_back(self, l, y, e):
-        """A6.6: sum over c of R[c][j] e[c], one PoT MAC at a time."""
-        sums = [0] * len(y)
+        """A6.6, A12.4: for every output j the sum over c of R[c][f(j)] e[c], one PoT MAC of each feature at a time."""
+        fmt = self.layers[l]
+        a, sums = features(fmt, y), [0] * feature_count(fmt)
         for c, codes in enumerate(self.R[l]):
-            for j, code in enumerate(codes):
-                sums[j] = pot_mac(sums[j], e[c], code)
-                count_pot(self.counters[l], e[c] != 0 and y[j] != 0)
-        return sums
+            for f, code in enumerate(codes):
+                sums[f] = pot_mac(sums[f], e[c], code)
+                count_pot(self.counters[l], e[c] != 0 and a[f] != 0)
+        return [sums[f] for f in feature_of_outputs(fmt)]
 
-    def count_gradient(self, l, xs, ds):
-        """C2: images and batches, errors, and the MACs of GC with one more for the centring and bias term."""
-        counter, fmt = self.counters[l], self.layers[l]
+    def count_gradient(self, l, images, rows, ds):
+        """C2: images and batches, errors, and the MACs of GC with one more row for the centring and bias term."""
+        counter = self.counters[l]
         D = [sum(column) for column in zip(*ds)]
-        for errors, operands in list(zip(ds, xs)) + [(D, self.m[l] + [BIAS_INPUT])]:
+        f = means_of_rows(self.layers[l], self.m[l]) + [BIAS_INPUT]
+        for errors, row in list(zip(ds, rows)) + [(D, f)]:
             for error in errors:
-                for operand in operands:
+                for operand in row:
                     count_mac(counter, "gc", error, operand)
-        counter["images"] += len(xs)
+        counter["images"] += images
         counter["batches"] += 1
-        counter["error_values"] += len(xs) * fmt["outputs"]
+        counter["error_values"] += sum(map(len, ds))
         counter["error_zeros"] += zeros(ds)
 
     def count_backward_traffic(self, l, n):
         """C2: the column GC of the traffic table."""
-        counter, K, N = self.counters[l], self.layers[l]["inputs"], self.layers[l]["outputs"]
-        T, hidden = (K + 1) * N, self.is_hidden(l)
+        counter, fmt, hidden = self.counters[l], self.layers[l], self.is_hidden(l)
+        K, N, T = fmt["inputs"], output_values(fmt), (fan_in(fmt) + 1) * fmt["outputs"]
         late, bp = self.rule in ("dfa", "bp"), self.rule == "bp"
         inner, proj = bp and l > 0, hidden and self.rule == "local"
         counter["sram_activation_read_bytes"] += n * K + proj * n * N
@@ -249,4 +289,4 @@ class SlowNetwork:
         counter["ema_error_write_bytes"] += inner * n * K
         counter["ema_weight_read_bytes"] += 2 * T * (1 + inner)
         counter["ema_weight_write_bytes"] += 2 * T
-        counter["ema_random_read_bytes"] += (self.classes * N + 1) // 2 if hidden and not bp else 0
+        counter["ema_random_read_bytes"] += (self.classes * feature_count(fmt) + 1) // 2 if hidden and not bp else 0

@@ -17,14 +17,15 @@ def up(a, b):
 def durations(shape, macros, chip, nzx, nzd, rule):
     """C3: the cycles of one image (UP: of one batch) in one layer, {'FP':, 'EP':, 'GC':, 'UP':}.
 
-    shape: 'rows', 'columns' (of the layer), 'outputs' (of an image: columns x positions), 'classes',
-    'bias' (has a bias row), 'centred', 'first', 'last'. chip: 'columns', 'lepu_lanes'.
+    shape: 'rows', 'columns', 'positions' (of the layer), 'outputs' (of an image: after pooling), 'features' (A12.4),
+    'classes', 'bias' (has a bias row), 'centred', 'pooled', 'first', 'last'. chip: 'columns', 'lepu_lanes'.
     nzx: non-zero operands of the image, each once per position that uses it; nzd: its non-zero errors.
     """
     g = up(shape["columns"], chip["columns"])
     passes = 3 if shape["centred"] else 1
+    read_out = shape["positions"] if shape["pooled"] else 0
     return {
-        "FP": up(nzx * g, macros),
+        "FP": up((nzx + read_out) * g, macros),
         "EP": error_prediction(shape, macros, chip, nzd, rule),
         "GC": up(shape["rows"] * g * nzd, shape["columns"] * macros),
         "UP": up((shape["rows"] + bool(shape["bias"])) * g * passes, macros),
@@ -37,8 +38,9 @@ def error_prediction(shape, macros, chip, nzd, rule):
         return 0 if shape["first"] else up(nzd * up(shape["rows"], chip["columns"]), macros)
     if shape["last"]:
         return 0
-    projections = 2 if rule == "local" else 1  # C2: pot_macs_total is 2 n C N or n C N
-    return up(projections * shape["classes"] * shape["outputs"], chip["lepu_lanes"])
+    projections = 2 if rule == "local" else 1  # C2: pot_macs_total is 2 n C F or n C F
+    sums = shape["outputs"] if shape["features"] < shape["outputs"] else 0
+    return up(projections * shape["classes"] * shape["features"] + sums, chip["lepu_lanes"])
 
 
 # C4 The static order in which phases are placed

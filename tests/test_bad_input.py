@@ -268,7 +268,7 @@ def test_network_options(options, message):
         ([3, 1], r"layers\[1\] \(classes\) must be in 2..1024, not 1"),
         ([3, 2000], "classes"),
         ([3, -4, 2], r"layers\[1\] .* not -4"),
-        ([3, 2.5], r"layers\[1\] must be an integer, not 2.5"),
+        ([3, 2.5], r"layers\[1\] \(classes\) must be an integer, not 2.5"),
         ([2**62, 2**62, 2], "not 4611686018427387904"),
         (["3", 2], "not '3'"),
     ],

@@ -60,7 +60,7 @@ def test_score_windows_leave_four_by_four_features():
     "layers, message",
     [
         ([IMAGE, Conv(4, 9, padding=0), 2], "window of 9 x 9 is larger than images of 8 x 8"),
-        ([IMAGE, Conv(4, pool=9), 2], "pool 9 is larger than the 8 x 8 positions of the convolution"),
+        ([IMAGE, Conv(4, pool=9), 2], r"layers\[1\]: pooling by 9 does not fit 8 x 8 positions"),
         ([(8, 8), Conv(4), 2], r"layers\[0\] must be a number of inputs or \(height, width, channels\), not \(8, 8\)"),
         ([IMAGE, Conv(4), Conv(4)], r"layers\[2\] \(classes\)"),
         ([(300, 300, 1), 5, 2], r"values into layers\[1\] must be in 1..65535, not 90000"),

@@ -2,11 +2,11 @@
 
 import itertools
 import random
-from importlib import resources
 
 import numpy as np
 import pytest
 import slow_schedule
+from conftest import small_chip
 
 from sppim_core import Chip, Schedule, report, workload
 from sppim_core.schedule import Shape, baseline, count_batch, map_network, not_resident, share_macros
@@ -14,33 +14,30 @@ from sppim_core.schedule import Shape, baseline, count_batch, map_network, not_r
 PHASES = ("fp", "ep", "gc", "up")
 
 
-def small_chip(columns, lanes, buffers):
-    """REF-B with another geometry."""
-    toml = (resources.files("sppim_core.chips") / "ref-b.toml").read_text()
-    for key, value in {"columns": columns, "lepu_lanes": lanes, "activation_buffers": buffers}.items():
-        line = next(line for line in toml.splitlines() if line.startswith(f"{key} = "))
-        toml = toml.replace(line, f'{key} = {{ value = {value}, tag = "assumed", source = "test" }}')
-    return Chip.parse(toml)
-
-
 def random_shapes(rng, layers):
-    """Dense layers, some of them made convolutions of up to four positions."""
+    """Dense layers, some of them made convolutions of up to four positions, pooled or with score windows."""
     sizes = [rng.randint(1, 60) for _ in range(layers)] + [rng.randint(2, 12)]
-    positions = [rng.choice((1, 1, 2, 4)) for _ in range(layers)]
-    return [
-        Shape(
-            rows=k,
-            columns=n,
-            positions=p,
-            inputs=k,
-            outputs=n * p,
-            classes=sizes[-1],
-            macros=rng.randint(1, 5),
-            bias=rng.randint(0, 1),
-            centred=rng.randint(0, 1),
+    shapes = []
+    for k, n in zip(sizes, sizes[1:]):
+        positions = rng.choice((1, 1, 2, 4))
+        pooled = int(positions > 1 and rng.random() < 0.5)
+        outputs = n * positions // (2 if pooled else 1)
+        shapes.append(
+            Shape(
+                rows=k,
+                columns=n,
+                positions=positions,
+                inputs=k,
+                outputs=outputs,
+                classes=sizes[-1],
+                macros=rng.randint(1, 5),
+                bias=rng.randint(0, 1),
+                centred=rng.randint(0, 1),
+                pooled=pooled,
+                features=rng.choice((outputs, rng.randint(1, outputs))),
+            )
         )
-        for k, n, p in zip(sizes, sizes[1:], positions)
-    ]
+    return shapes
 
 
 def slow_result(shapes, chip, rule, batches, **switches):
@@ -51,16 +48,7 @@ def slow_result(shapes, chip, rule, batches, **switches):
         for i in range(operands.shape[1]):
             phases = [
                 slow_schedule.durations(
-                    {
-                        "rows": s.rows,
-                        "columns": s.columns,
-                        "outputs": s.outputs,
-                        "classes": s.classes,
-                        "bias": s.bias,
-                        "centred": s.centred,
-                        "first": l == 0,
-                        "last": l == len(shapes) - 1,
-                    },
+                    vars(s) | {"first": l == 0, "last": l == len(shapes) - 1},
                     s.macros,
                     geometry,
                     int(operands[l, i]),
@@ -88,7 +76,7 @@ def random_batches(rng, shapes, batches):
         density = rng.random()
         yield tuple(
             np.array([[rng.randint(0, int(limit * density)) for _ in range(n)] for limit in limits], np.uint32)
-            for limits in ([s.rows * s.positions for s in shapes], [s.outputs for s in shapes])
+            for limits in ([s.rows * s.positions for s in shapes], [s.columns * s.positions for s in shapes])
         )
 
 

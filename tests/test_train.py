@@ -151,8 +151,8 @@ def test_other_commands(arguments):
     "arguments, message",
     [
         (["--data", "/nowhere"], "/nowhere: no such file or folder"),
-        (["--layers", "12,x"], "'12,x' is not a list of sizes"),
-        (["--layers", "0"], "sizes must be positive"),
+        (["--layers", "12,x"], "'x' is not a layer like 256 or 32c3m2"),
+        (["--layers", "0"], "layer '0' must be in 1..65535, not 0"),
         (["--epochs", "0"], "epochs must be in 1..100000, not 0"),
         (["--seed", "-1"], "seed must be in"),
         (["--threads", "0"], "threads must be in 1..256, not 0"),

@@ -21,4 +21,4 @@ PYTHONPATH="$target:$("$python" -c 'import site; print(site.getsitepackages()[0]
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 SPPIM_EXPECT="$target" LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     "$real" -m pytest -q -s -p no:cacheprovider -m "not slow" -k "not fork and not test_ctrl_c" test_arithmetic.py test_network.py test_schedule.py \
-    test_bad_input.py test_products.py test_convolution.py test_chip.py test_data.py test_data_idx.py test_train.py test_interrupt.py
+    test_bad_input.py test_products.py test_convolution.py test_convolutional.py test_layers.py test_chip.py test_data.py test_data_idx.py test_train.py test_interrupt.py
