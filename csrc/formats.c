@@ -43,20 +43,28 @@ static int weight_fraction(int64_t inputs)
 
 /* Rates of hidden layers: not centred, centred. */
 static const int hidden_rates[SPPIM_RULE_COUNT][2] = {
-    [SPPIM_RULE_LOCAL] = {7, 12},
+    [SPPIM_RULE_LOCAL] = {7, 11},
     [SPPIM_RULE_DRTP] = {17, 18},
     [SPPIM_RULE_DFA] = {14, 13},
     [SPPIM_RULE_BP] = {6, 5},
 };
 
-/* What the errors of a layer grow with: features that are projected, pixels that one of them sums, as powers of two. */
+/* What the errors of a layer grow with, as powers of two: features that are projected, pixels that one of them sums; and
+ * what its gradient grows with: positions. */
 typedef struct size_logs {
-    int features, window;
+    int features, window, positions;
 } size_logs;
+
+/* Rates of a convolution are smaller. */
+static int window_rate(int rule, size_logs logs)
+{
+    return rule == SPPIM_RULE_BP ? 4 + logs.positions : rule == SPPIM_RULE_LOCAL ? 1 : 0;
+}
 
 static int update_shift(const sppim_layer_config *c, int64_t k, int rule, int input_frac, int output, size_logs logs)
 {
-    const int base = output ? (c->centred ? 9 : 7) : hidden_rates[rule][c->centred];
+    const int windowed = c->window.struct_size != 0 && !output;
+    const int base = output ? (c->centred ? 9 : 7) : hidden_rates[rule][c->centred] + (windowed ? window_rate(rule, logs) : 0);
     const int by_inputs = output || rule == SPPIM_RULE_BP;
     const int by_size = by_inputs ? round_log2(k) : logs.features + logs.window;
     return at_least(0, base + by_size + input_frac - c->weight_frac);
@@ -74,12 +82,13 @@ static sppim_status fill(sppim_layer_config *c, int32_t rule, int32_t product_bi
         return SPPIM_ERROR_RANGE;
     const int64_t k = (int64_t)g.k;
     const int input_frac = first ? 7 : 5;
-    const size_logs logs = {(ceil_log2((int64_t)g.features) + 1) / 2, ceil_log2((int64_t)(g.scores.size * g.scores.size))};
+    const size_logs logs = {(ceil_log2((int64_t)g.features) + 1) / 2, ceil_log2((int64_t)(g.scores.size * g.scores.size)),
+                            ceil_log2((int64_t)g.positions)};
     c->weight_frac = weight_fraction(k);
     c->init_bound = (int32_t)isqrt(((int64_t)6 << (2 * c->weight_frac)) / k) / (output ? 2 : 1);
     c->product_bits = product_bits;
     const int product_frac = c->weight_frac - 16 + product_bits;
-    c->fp_shift = output ? 0 : at_least(0, product_frac + input_frac - 5);
+    c->fp_shift = output ? 0 : at_least(0, product_frac + input_frac - (g.windowed ? 5 : 4));
     c->fp_round = SPPIM_RNU;
     c->activation_max = 127;
     c->margin_log2 = output ? at_least(7, product_frac + input_frac) : 7 + logs.features + logs.window;

@@ -7,7 +7,7 @@ are counted one by one, not by the closed forms of C2; only the traffic follows 
 from fractions import Fraction
 from math import floor, isqrt
 
-from slow_image import fan_in, feature_count, means_of_rows, output_grid
+from slow_image import fan_in, feature_count, means_of_rows, output_grid, positions
 
 RULES = ("local", "drtp", "dfa", "bp")
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
@@ -223,7 +223,7 @@ def round_log2(k):
 
 
 # A9: rates (centred, not centred); a or b of A9 comes on top
-RATES = {"local": (12, 7), "drtp": (18, 17), "dfa": (13, 14), "bp": (5, 6), "output": (9, 7)}
+RATES = {"local": (11, 7), "drtp": (18, 17), "dfa": (13, 14), "bp": (5, 6), "output": (9, 7)}
 
 
 def mlp_formats(sizes, rule, product_bits=8, centred=True):
@@ -274,11 +274,14 @@ def layer_format(geometry, first, last, rule, product_bits, centred):
     FV = F - 16 + product_bits
     a = (ceil_log2(features) + 1) // 2 + ceil_log2(geometry["score_window"] ** 2)
     rate = RATES["output" if last else rule][0 if centred else 1] + (round_log2(K) if last or rule == "bp" else a)
+    moved = geometry["window"] is not None and not last
+    if moved:
+        rate += {"local": 1, "bp": 4 + ceil_log2(positions(geometry))}.get(rule, 0)
     return geometry | {
         "weight_frac": F,
         "init_bound": bound // 2 if last else bound,
         "product_bits": product_bits,
-        "fp_shift": 0 if last else max(0, FV + Fin - 5),
+        "fp_shift": 0 if last else max(0, FV + Fin - (5 if moved else 4)),
         "fp_round": "rnu",
         "activation_max": 127,
         "margin_log2": max(7, FV + Fin) if last else 7 + a,
