@@ -12,6 +12,7 @@ from sppim_core.formats import EXECUTIONS, RULES, LayerFormat
 
 FLOAT = "float"  # the rule that stands for float backpropagation
 MNIST_NET, CIFAR_NET = "256,256", "32c3m2,64c3m2,128c3m2,128c3"
+WIDE_NET = "128c3m2,256c3m2,512c3m2,512c3m2"
 REF_B_NET = "32c4s4p0,32c3s2p1,32c3,32c3,32c3"  # docs/chip.md, C6
 FORMAT_OPTIONS = {
     "product_bits": 8,
@@ -123,6 +124,9 @@ def built_in() -> dict[str, list[Entry]]:
     return {
         "mnist": _rules("mnist", "mnist", MNIST_NET, 20, seeds),
         "cifar10": _rules("cifar10", "cifar10", CIFAR_NET, 8, (1,)),
+        "cifar10-wide": [
+            Entry("cifar10-wide", "cifar10", WIDE_NET, rule, 16, flip=True, crop=4) for rule in ("local", FLOAT)
+        ],
         "ref-b": [Entry("ref-b", "cifar10", REF_B_NET, rule, 20) for rule in ("local", FLOAT)],
         "mnist-bits": _widths("mnist-bits", "mnist", MNIST_NET, 10),
         "cifar10-bits": _widths("cifar10-bits", "cifar10", CIFAR_NET, 3),

@@ -37,8 +37,10 @@ static sppim_status use_network(void)
     const int8_t x[2 * 3] = {1, 2, 3, 0, 5, 6};
     const int32_t labels[2] = {0, 1};
     sppim_network *network = NULL;
-    sppim_layer_defaults(3, 4, SPPIM_RULE_LOCAL, 8, 1, 1, 0, &layers[0]);
-    sppim_layer_defaults(4, 2, SPPIM_RULE_LOCAL, 8, 1, 0, 1, &layers[1]);
+    const sppim_window window = {.struct_size = sizeof window, .height = 1, .width = 3, .channels = 1, .rows = 1,
+                                 .columns = 2, .stride = 1};
+    sppim_convolution_defaults(&window, 4, SPPIM_POOLING_NONE, 0, 1, SPPIM_RULE_LOCAL, 8, 1, 1, &layers[0]);
+    sppim_layer_defaults(8, 2, SPPIM_RULE_LOCAL, 8, 1, 0, 1, &layers[1]);
     sppim_status status = sppim_network_create(&config, layers, 2, &network);
     if (status == SPPIM_OK)
         status = sppim_network_tick(network, x, labels, 2, 0, NULL, NULL, NULL);
