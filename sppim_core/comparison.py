@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -60,7 +61,7 @@ def _train_float(entry: Entry, data: Dataset, formats) -> dict:
         data,
         formats,
         entry.epochs,
-        rate_shift=lambda epoch: rate_shift(epoch, entry.epochs),
+        rate_shift=lambda epoch: rate_shift(epoch, entry.epochs, entry.rate_steps),
         seed=entry.seed,
         batch=entry.batch,
         augmentation=_augmentation(entry),
@@ -85,7 +86,15 @@ def _train(entry: Entry, data: Dataset, formats, folder: Path) -> dict:
             _say(entry, now.epoch.epoch, now.epoch.test_accuracy, now.epoch.seconds)
 
     kept = folder / f"{entry.key}.checkpoint"
-    history = trainer.fit(data, entry.epochs, progress, augmentation=_augmentation(entry), checkpoint=kept, every=120.0)
+    history = trainer.fit(
+        data,
+        entry.epochs,
+        progress,
+        rate_steps=entry.rate_steps,
+        augmentation=_augmentation(entry),
+        checkpoint=kept,
+        every=120.0,
+    )
     epochs = history.epochs
     row = {
         "accuracy": history.test_accuracy,
@@ -164,6 +173,17 @@ def _append(folder: Path, row: dict) -> None:
     (folder / f"{row['key']}.checkpoint").unlink(missing_ok=True)
 
 
+def _end_with(parent: int) -> None:
+    """A worker whose parent is gone, killed perhaps, ends too; its checkpoint stays."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_study(entries: list[Entry], sources: dict[str, str], folder, jobs: int = 1) -> list[dict]:
     """Rows of all entries, in their order; trainings whose rows are in `folder` are not repeated, those that were
     interrupted go on from their checkpoints (float ones from their beginning). jobs: trainings at a time."""
@@ -174,7 +194,8 @@ def run_study(entries: list[Entry], sources: dict[str, str], folder, jobs: int =
     for name in sorted({entry.data for entry in missing.values()}):
         load_data(sources, name)  # complains before hours of work
     done = len(entries) - len(missing)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         futures = [pool.submit(run_entry, entry, sources, str(folder)) for entry in missing.values()]
         try:
             for future in as_completed(futures):

@@ -33,7 +33,7 @@ def group(rows: list[dict]) -> list[list[dict]]:
 
 def float_accuracy(rows: list[dict], entry: dict) -> float | None:
     """Mean accuracy of float backpropagation of the same network, data, epochs and augmentation."""
-    same = ("data", "layers", "epochs", "flip", "crop", "train_images")
+    same = ("data", "layers", "epochs", "flip", "crop", "train_images", "rate_steps")
     found = [
         row["accuracy"]
         for row in rows

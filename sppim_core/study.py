@@ -9,10 +9,12 @@ from pathlib import Path
 from sppim_core import check, layers
 from sppim_core.errors import DataError
 from sppim_core.formats import EXECUTIONS, RULES, LayerFormat
+from sppim_core.plan import RATE_STEPS, Plan
 
 FLOAT = "float"  # the rule that stands for float backpropagation
 MNIST_NET, CIFAR_NET = "256,256", "32c3m2,64c3m2,128c3m2,128c3"
-WIDE_NET = "128c3m2,256c3m2,512c3m2,512c3m2"
+WIDE_NET = "96c3m2,192c3m2,384c3m2,384c3m2"
+WIDE_STEPS = ((0, 1), (40, 1), (65, 2), (87, 2))  # wide layers learn better at smaller rates
 REF_B_NET = "32c4s4p0,32c3s2p1,32c3,32c3,32c3"  # docs/chip.md, C6
 FORMAT_OPTIONS = {
     "product_bits": 8,
@@ -28,7 +30,7 @@ FORMAT_OPTIONS = {
 class Entry:
     """One training of a study. data: name of a data set in the folder of the data; layers: hidden layers in the words
     of layers.parse(); rule: one of RULES, or "float"; formats: those of FORMAT_OPTIONS that are not as there;
-    train_images: so many of the training images, 0: all."""
+    train_images: so many of the training images, 0: all; rate_steps: as in plan.Plan."""
 
     study: str
     data: str
@@ -43,6 +45,7 @@ class Entry:
     flip: bool = False
     crop: int = 0
     train_images: int = 0
+    rate_steps: tuple = RATE_STEPS
     formats: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -65,11 +68,14 @@ class Entry:
             check.flag(name, getattr(self, name))
         for name in self.formats:
             check.choice("formats", name, tuple(FORMAT_OPTIONS))
+        object.__setattr__(self, "rate_steps", Plan(self.epochs, self.rate_steps).rate_steps)
 
     @property
     def key(self) -> str:
         """Tells this training from all others, in whatever study it stands."""
         what = {name: value for name, value in asdict(self).items() if name != "study"}
+        if self.rate_steps == RATE_STEPS:
+            del what["rate_steps"]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -125,7 +131,8 @@ def built_in() -> dict[str, list[Entry]]:
         "mnist": _rules("mnist", "mnist", MNIST_NET, 20, seeds),
         "cifar10": _rules("cifar10", "cifar10", CIFAR_NET, 8, (1,)),
         "cifar10-wide": [
-            Entry("cifar10-wide", "cifar10", WIDE_NET, rule, 16, flip=True, crop=4) for rule in ("local", FLOAT)
+            Entry("cifar10-wide", "cifar10", WIDE_NET, rule, 20, flip=True, crop=4, rate_steps=WIDE_STEPS)
+            for rule in ("local", FLOAT)
         ],
         "ref-b": [Entry("ref-b", "cifar10", REF_B_NET, rule, 20) for rule in ("local", FLOAT)],
         "mnist-bits": _widths("mnist-bits", "mnist", MNIST_NET, 10),
