@@ -13,7 +13,8 @@ import pytest
 import scipy.sparse
 import timing
 
-from sppim_core import Accumulator, Chip, Schedule, _core, kernels, workload
+from sppim_core import Accumulator, Chip, Network, Schedule, _core, kernels, workload
+from sppim_core.layers import parse
 
 BATCH, SIZES = 64, [784, 256, 256, 10]
 SHAPES = [(64, 256, 784), (784, 256, 64)]
@@ -198,6 +199,17 @@ def test_training_threads(benchmark, width, threads):
     batches = groups.training_batches(sizes[0], sizes[-1], BATCH, groups.MNIST_DENSITY)
     benchmark(groups.our_step(sizes, batches, threads=threads))
     record(benchmark, groups.training(8, sizes, BATCH).macs, threads=threads)
+
+
+@pytest.mark.parametrize("rule", ["local", "bp"])
+@levels
+@pytest.mark.benchmark(group="training step 32x32x3-32c3m2-64c3m2-128c3m2-128c3-10, batch 64")
+def test_convolution_training_step(benchmark, isa, rule):
+    """FP, EP, GC and update of a batch of CIFAR-10's size; MACs are those of FP and GC."""
+    network = Network([(32, 32, 3), *parse("32c3m2,64c3m2,128c3m2,128c3"), 10], rule=rule, isa=isa)
+    x, labels = groups.integers("int8", (BATCH, 32 * 32 * 3)), np.arange(BATCH, dtype=np.int32) % 10
+    benchmark(network.tick, x, labels)
+    record(benchmark, 2 * BATCH * sum(f.fan_in * f.outputs * f.positions for f in network.formats), isa=isa, rule=rule)
 
 
 @pytest.mark.benchmark(group="schedule")
