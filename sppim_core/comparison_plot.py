@@ -31,6 +31,15 @@ def _titled(ax, title: str, x: str, y: str) -> None:
     ax.grid(alpha=0.3)
 
 
+def _plain_numbers(axis) -> None:
+    """On a logarithmic axis: 1, 2, 5, 10 ..., without powers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _by_study(rows: list[dict], wanted: Callable[[dict], bool]) -> dict[str, list[dict]]:
     studies: dict[str, list[dict]] = {}
     for row in rows:
@@ -66,7 +75,7 @@ def draw_curves(rows: list[dict], path: Path) -> bool:
 
 
 def draw_widths(rows: list[dict], path: Path) -> bool:
-    """Accuracy against each number of bits, the others as by default."""
+    """Test error against each number of bits, the others as by default."""
     studies = _by_study(rows, lambda row: row["entry"]["study"].endswith("bits"))
     if not studies:
         return False
@@ -75,10 +84,12 @@ def draw_widths(rows: list[dict], path: Path) -> bool:
         plain = [row for row in chosen if not row["entry"]["formats"]]
         for name, colour in zip((n for n in _WIDTHS if n.endswith("bits")), _COLOURS.values(), strict=False):
             changed = [row for row in chosen if name in row["entry"]["formats"]]
-            points = [(row["entry"]["formats"][name], 100 * row["accuracy"]) for row in changed]
-            points += [(FORMAT_OPTIONS[name], 100 * row["accuracy"]) for row in plain]
+            points = [(row["entry"]["formats"][name], 100 - 100 * row["accuracy"]) for row in changed]
+            points += [(FORMAT_OPTIONS[name], 100 - 100 * row["accuracy"]) for row in plain]
             ax.plot(*zip(*sorted(points)), "o-", color=colour, label=_WIDTHS[name]) if changed else None
-        _titled(ax, f"{study}: {chosen[0]['network']}", "bits", "test accuracy, %")
+        ax.set_yscale("log")
+        _plain_numbers(ax.yaxis)
+        _titled(ax, f"{study}: {chosen[0]['network']}", "bits", "test error, %")
         _legend(ax)
     figure.savefig(path, dpi=110)
     return True
@@ -116,11 +127,12 @@ def draw_energy(rows: list[dict], path: Path) -> bool:
     for ax, (study, chosen) in zip(axes, studies.items(), strict=True):
         for seeds in group(chosen):
             entry, curve = seeds[0]["entry"], _mean_curve(seeds, "curve")
-            spent = [seeds[0]["energy_mj_per_epoch"] * (epoch + 1) for epoch in range(len(curve))]
+            spent = [seeds[0]["energy_mj_per_epoch"] * 1e-3 * (epoch + 1) for epoch in range(len(curve))]
             dashes = {0: ".-", 1: ".--", 2: ".:"}.get(entry["staleness"], ".-.")
             ax.plot(spent, curve, dashes, color=_COLOURS[entry["rule"]], label=_name(entry))
         ax.set_xscale("log")
-        _titled(ax, f"{study}: {chosen[0]['network']}", "modelled energy so far, mJ", "test accuracy, %")
+        _plain_numbers(ax.xaxis)
+        _titled(ax, f"{study}: {chosen[0]['network']}", "modelled energy so far, J", "test accuracy, %")
         _legend(ax)
     figure.savefig(path, dpi=110)
     return True
