@@ -4,13 +4,25 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sppim_core import DataError, cli, comparison, comparison_plot, comparison_table, data, float_baseline, study
+from sppim_core import (
+    DataError,
+    cli,
+    comparison,
+    comparison_plot,
+    comparison_table,
+    data,
+    float_baseline,
+    study,
+    workers,
+)
 from sppim_core.study import Entry
 
 TOML = """
@@ -103,7 +115,9 @@ def test_goes_on_after_a_kill(file, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[[training]]\nlayers = '8'\n", r"training\[0\]: .*data"),
+        ("[[training]]\nlayers = '8'\n", r"training\[0\]\.data is missing"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nformats=3\n", "formats must be a table, not 3"),
+        ("training=[1]\n", r"training\[0\] must be a table, not 1"),
         ("[[training]]\ndata='digits'\nlayers='8'\nlayer='9'\n", r"training\[0\]\.layer is unknown"),
         ("[[training]]\ndata='digits'\nlayers='8q'\n", r"'8q' is not a layer"),
         ("[[training]]\ndata='digits'\nlayers='8'\nepochs=0\n", "epochs must be in 1..100000, not 0"),
@@ -119,6 +133,35 @@ def test_broken_studies(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         study.from_toml(path)
+
+
+def test_a_broken_text(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(b"\xff")
+    with pytest.raises(DataError, match="broken.toml: 'utf-8' codec"):
+        study.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"layers": "8c9p0"}, "digits, 8c9p0 local, -: .*larger than images"),
+        ({"rule": "bp", "execution": "pipelined"}, "digits, 8 bp, .*is not possible with rule 'bp'"),
+        ({"formats": {"product_bits": 99}}, "product bits 99: product_bits must be in 2..16"),
+    ],
+)
+def test_impossible_trainings_are_named_before_the_first(wrong, message, tmp_path):
+    entries = [Entry("s", "digits", "8"), Entry(**{"study": "s", "data": "digits", "layers": "8"} | wrong)]
+    with pytest.raises(DataError, match=message):
+        comparison.run_study(entries, {}, tmp_path)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_whoever_stops_interrupts_all_workers():
+    start = time.monotonic()
+    with closing(workers.results(time.sleep, [(0,), (60,), (60,), (60,)], 2)) as finished:
+        assert next(finished) is None
+    assert time.monotonic() - start < 30
 
 
 def test_refusals(file, tmp_path, capsys):

@@ -1,0 +1,72 @@
+"""Processes that carry out calls side by side. They end with their parent, and stop what they do if it is stopped."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+
+_stop = None  # in a worker: the event that its parent sets
+
+
+def _ignore(number, frame) -> None:
+    """SIGINT between two calls: nothing is lost, the parent says what comes next."""
+
+
+def _begin(parent: int, stop) -> None:
+    """The first thing a worker does."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_watch, args=(parent, stop), daemon=True).start()
+
+
+def _watch(parent: int, stop) -> None:
+    told = False
+    while os.getppid() == parent:
+        if told:
+            threading.Event().wait(0.5)
+        elif stop.wait(0.5):
+            told = True
+            os.kill(os.getpid(), signal.SIGINT)
+    os._exit(1)  # the parent was killed; checkpoints stay
+
+
+def _call(function, arguments):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if _stop is not None and _stop.is_set():  # the pool hands out calls ahead of time
+            raise KeyboardInterrupt
+        return function(*arguments)
+    finally:
+        signal.signal(signal.SIGINT, _ignore)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """SIGINT waits, in the processes started meanwhile until they are ready for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def results(function, calls: list[tuple], jobs: int) -> Generator:
+    """What function(*arguments) returns for each of the calls, as they finish, `jobs` at a time. Whoever stops, by an
+    exception here or in a call, interrupts the other calls as Ctrl-C does."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(os.getpid(), stop)) as pool:
+        try:
+            with _held_back():
+                futures = [pool.submit(_call, function, arguments) for arguments in calls]
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
