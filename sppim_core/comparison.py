@@ -149,17 +149,22 @@ def run_entry(entry: Entry, sources: dict[str, str], folder: str) -> dict:
 
 
 def read_results(folder: Path) -> dict[str, dict]:
-    """Rows that are there, by key. A last line that a kill cut short is left out."""
+    """Rows that are there, by key. A last line that a kill cut short, so without its end, is left out."""
     rows: dict[str, dict] = {}
     path = folder / RESULTS
-    lines = path.read_text().splitlines() if path.exists() else []
-    for i, line in enumerate(lines):
+    try:
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a file of results ({error})") from error
+    for i, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            missing = {"network", "accuracy", "curve"} - row.keys()
             rows[row["key"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            if i + 1 < len(lines):
-                raise DataError(f"{path}: line {i + 1} is not a result ({error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: line {i} is not a result ({error})") from error
+        if missing:
+            raise DataError(f"{path}: line {i} is not a result ({', '.join(sorted(missing))} missing)")
     return rows
 
 

@@ -135,6 +135,28 @@ def test_broken_studies(text, message, tmp_path):
         study.from_toml(path)
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xa4\n", "not a file of results"),
+        (b"garbage\n", "line 1 is not a result"),
+        (b"[1]\n", "line 1 is not a result"),
+        (b'{"key": "1"}\n', r"line 1 is not a result \(accuracy, curve, network missing\)"),
+        (b'{"key": [1], "network": "", "accuracy": 0, "curve": []}\n', "line 1 is not a result"),
+    ],
+)
+def test_broken_results(content, message, tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=f"results.jsonl: {message}"):
+        comparison.read_results(tmp_path)
+
+
+def test_a_result_without_its_end_is_left_out(tmp_path):
+    """It will be cut off, so it does not count as done."""
+    (tmp_path / "results.jsonl").write_text('{"key": "1", "network": "", "accuracy": 0, "curve": []}')
+    assert comparison.read_results(tmp_path) == {}
+
+
 def test_a_broken_text(tmp_path):
     path = tmp_path / "broken.toml"
     path.write_bytes(b"\xff")
