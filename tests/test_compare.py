@@ -151,6 +151,15 @@ def test_broken_results(content, message, tmp_path):
         comparison.read_results(tmp_path)
 
 
+def test_float_backpropagation_is_that_of_the_same_batch():
+    rows = [
+        {"entry": asdict(Entry("s", "digits", "8", "float", batch=batch)), "accuracy": accuracy}
+        for batch, accuracy in ((64, 0.5), (32, 0.75))
+    ]
+    for batch, accuracy in ((64, 0.5), (32, 0.75), (16, None)):
+        assert comparison_table.float_accuracy(rows, asdict(Entry("s", "digits", "8", batch=batch))) == accuracy
+
+
 def test_a_result_without_its_end_is_left_out(tmp_path):
     """It will be cut off, so it does not count as done."""
     (tmp_path / "results.jsonl").write_text('{"key": "1", "network": "", "accuracy": 0, "curve": []}')
