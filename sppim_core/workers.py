@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-_stop = None  # in a worker: the event that its parent sets
+_stop = None  # in a worker: a pipe that nobody reads; something in it says stop (an event would wait for the dead)
 
 
 def _ignore(number, frame) -> None:
@@ -28,8 +30,8 @@ def _watch(parent: int, stop) -> None:
     told = False
     while os.getppid() == parent:
         if told:
-            threading.Event().wait(0.5)
-        elif stop.wait(0.5):
+            time.sleep(0.5)
+        elif stop.poll(0.5):
             told = True
             os.kill(os.getpid(), signal.SIGINT)
     os._exit(1)  # the parent was killed; checkpoints stay
@@ -38,7 +40,7 @@ def _watch(parent: int, stop) -> None:
 def _call(function, arguments):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if _stop is not None and _stop.is_set():  # the pool hands out calls ahead of time
+        if _stop is not None and _stop.poll():  # the pool hands out calls ahead of time
             raise KeyboardInterrupt
         return function(*arguments)
     finally:
@@ -59,14 +61,16 @@ def results(function, calls: list[tuple], jobs: int) -> Generator:
     """What function(*arguments) returns for each of the calls, as they finish, `jobs` at a time. Whoever stops, by an
     exception here or in a call, interrupts the other calls as Ctrl-C does."""
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop, say_stop = context.Pipe(duplex=False)
     with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(os.getpid(), stop)) as pool:
         try:
             with _held_back():
                 futures = [pool.submit(_call, function, arguments) for arguments in calls]
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:
-            stop.set()
+        except BaseException as error:
+            say_stop.send_bytes(b"stop")
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise ChildProcessError("a process that trained was killed, or ran out of memory") from error
             raise

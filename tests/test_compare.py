@@ -195,6 +195,11 @@ def test_whoever_stops_interrupts_all_workers():
     assert time.monotonic() - start < 30
 
 
+def test_a_worker_that_dies():
+    with pytest.raises(ChildProcessError, match="killed, or ran out of memory"):
+        list(workers.results(os._exit, [(1,)], 1))
+
+
 def test_refusals(file, tmp_path, capsys):
     for arguments, message in (
         (["nothing"], "STUDY must be"),
