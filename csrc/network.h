@@ -48,7 +48,6 @@ typedef struct sppim_layer {
     size_t inputs, outputs, channels; /* values of an image going in and coming out; of a pixel going in */
     size_t positions, down, across; /* P, of the window */
     size_t pooled_size;    /* of what pooling leaves for EP, an image */
-    size_t pixels;         /* of the output */
     size_t features;       /* F */
     bool windowed;         /* a convolution (A12); else the operands of the product are x as it is */
     sppim_tiling pooling;  /* of the positions; size 1: none */
@@ -91,7 +90,7 @@ typedef struct sppim_flight {
     int rate_shift;
     int32_t *labels;
     int8_t **x;         /* [layers]: the layer's inputs [batch][x_ld], zeros beyond them */
-    uint8_t **pooled;   /* [layers]: what pooling leaves for EP (pooling.h) [batch][pooled_size] */
+    uint8_t **pooled;   /* [layers]: what pooling leaves for EP (window.h) [batch][pooled_size] */
     int32_t **x_sum;    /* [layers]: [x_ld] X */
     atomic_bool negative; /* some input of the first layer is; activations are not */
     int64_t *scores;    /* [batch][C] */

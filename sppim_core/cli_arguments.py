@@ -70,7 +70,7 @@ def add_arguments(commands) -> None:
     add(
         "--float-baseline",
         action="store_true",
-        help="also train the same network by float backpropagation (scikit-learn)",
+        help="also train the same network by float backpropagation (scikit-learn; with convolutions PyTorch)",
     )
     add("--plot", metavar="FILE", help="write a picture (png, pdf, svg)")
     add("--save", metavar="FILE", help="write the trained network (.npz)")

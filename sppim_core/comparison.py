@@ -1,17 +1,15 @@
 """Carries out the trainings of a study, several at a time, once each: what is done stays done."""
 
 import json
-import multiprocessing
 import os
 import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import sppim_core
-from sppim_core import _core, float_baseline
+from sppim_core import _core, float_baseline, workers
 from sppim_core.augment import Augmentation
 from sppim_core.data import Dataset
 from sppim_core.errors import DataError
@@ -70,8 +68,8 @@ def _train_float(entry: Entry, data: Dataset, formats) -> dict:
     return {"accuracy": history[-1].test_accuracy, "curve": [epoch.test_accuracy for epoch in history]}
 
 
-def _train(entry: Entry, data: Dataset, formats, folder: Path) -> dict:
-    network = sppim_core.Network(
+def _network(entry: Entry, formats) -> sppim_core.Network:
+    return sppim_core.Network(
         formats,
         rule=entry.rule,
         seed=entry.seed,
@@ -79,6 +77,10 @@ def _train(entry: Entry, data: Dataset, formats, folder: Path) -> dict:
         execution=entry.execution,
         staleness=entry.staleness,
     )
+
+
+def _train(entry: Entry, data: Dataset, formats, folder: Path) -> dict:
+    network = _network(entry, formats)
     trainer = sppim_core.Trainer(network)
 
     def progress(now):
@@ -147,17 +149,22 @@ def run_entry(entry: Entry, sources: dict[str, str], folder: str) -> dict:
 
 
 def read_results(folder: Path) -> dict[str, dict]:
-    """Rows that are there, by key. A last line that a kill cut short is left out."""
+    """Rows that are there, by key. A last line that a kill cut short, so without its end, is left out."""
     rows: dict[str, dict] = {}
     path = folder / RESULTS
-    lines = path.read_text().splitlines() if path.exists() else []
-    for i, line in enumerate(lines):
+    try:
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a file of results ({error})") from error
+    for i, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            missing = {"network", "accuracy", "curve"} - row.keys()
             rows[row["key"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            if i + 1 < len(lines):
-                raise DataError(f"{path}: line {i + 1} is not a result ({error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: line {i} is not a result ({error})") from error
+        if missing:
+            raise DataError(f"{path}: line {i} is not a result ({', '.join(sorted(missing))} missing)")
     return rows
 
 
@@ -173,15 +180,18 @@ def _append(folder: Path, row: dict) -> None:
     (folder / f"{row['key']}.checkpoint").unlink(missing_ok=True)
 
 
-def _end_with(parent: int) -> None:
-    """A worker whose parent is gone, killed perhaps, ends too; its checkpoint stays."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _check(entries: list[Entry], sources: dict[str, str]) -> None:
+    """What a training would complain about is said before hours of work."""
+    data = {name: load_data(sources, name) for name in sorted({entry.data for entry in entries})}
+    for entry in entries:
+        try:
+            formats = entry.layer_formats(data[entry.data].image, data[entry.data].classes)
+            _augmentation(entry)
+            if entry.rule != FLOAT:
+                _network(entry, formats)
+        except (TypeError, ValueError) as error:
+            name = f"{entry.study}: {entry.data}, {entry.layers} {entry.rule}, {entry.label}"
+            raise DataError(f"{name}: {error}") from error
 
 
 def run_study(entries: list[Entry], sources: dict[str, str], folder, jobs: int = 1) -> list[dict]:
@@ -191,21 +201,14 @@ def run_study(entries: list[Entry], sources: dict[str, str], folder, jobs: int =
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_results(folder)
     missing = {entry.key: entry for entry in entries if entry.key not in rows}
-    for name in sorted({entry.data for entry in missing.values()}):
-        load_data(sources, name)  # complains before hours of work
+    _check(list(missing.values()), sources)
     done = len(entries) - len(missing)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-        futures = [pool.submit(run_entry, entry, sources, str(folder)) for entry in missing.values()]
-        try:
-            for future in as_completed(futures):
-                row = future.result()
-                _append(folder, row)
-                rows[row["key"]] = row
-                done += 1
-                name = f"{row['entry']['study']}, {row['entry']['rule']}, {missing[row['key']].label}"
-                print(f"{done}/{len(entries)}  {name}: {row['accuracy']:.2%}", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    calls = [(entry, sources, str(folder)) for entry in missing.values()]
+    with closing(workers.results(run_entry, calls, jobs)) as finished:
+        for row in finished:
+            _append(folder, row)
+            rows[row["key"]] = row
+            done += 1
+            name = f"{row['entry']['study']}, {row['entry']['rule']}, {missing[row['key']].label}"
+            print(f"{done}/{len(entries)}  {name}: {row['accuracy']:.2%}", file=sys.stderr, flush=True)
     return [rows[entry.key] | {"entry": asdict(entry)} for entry in entries]

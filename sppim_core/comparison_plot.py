@@ -69,6 +69,7 @@ def draw_curves(rows: list[dict], path: Path) -> bool:
             dashes = {0: "-", 1: "--", 2: ":"}.get(entry["staleness"], "-.")
             ax.plot(range(1, len(curve) + 1), curve, dashes, color=_COLOURS[entry["rule"]], label=_name(entry))
         _titled(ax, f"{study}: {chosen[0]['network']}", "epoch", "test accuracy, %")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         _legend(ax)
     figure.savefig(path, dpi=110)
     return True
@@ -113,6 +114,7 @@ def draw_zeros(rows: list[dict], path: Path) -> bool:
                 values = [100 * epoch[layer] for epoch in row[f"{name}_sparsity"]]
                 ax.plot(epochs, values, dash, color=colour, alpha=shade, label=f"{name}s, layer {layer}")
         _titled(ax, f"{row['entry']['data']}: {row['network']}", "epoch", "zeros, %")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(frameon=False, fontsize="x-small", ncols=2)
     figure.savefig(path, dpi=110)
     return True

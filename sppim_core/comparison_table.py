@@ -32,8 +32,8 @@ def group(rows: list[dict]) -> list[list[dict]]:
 
 
 def float_accuracy(rows: list[dict], entry: dict) -> float | None:
-    """Mean accuracy of float backpropagation of the same network, data, epochs and augmentation."""
-    same = ("data", "layers", "epochs", "flip", "crop", "train_images", "rate_steps")
+    """Mean accuracy of float backpropagation of the same network, data, batch, epochs and augmentation."""
+    same = ("data", "layers", "batch", "epochs", "flip", "crop", "train_images", "rate_steps")
     found = [
         row["accuracy"]
         for row in rows

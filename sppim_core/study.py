@@ -66,6 +66,8 @@ class Entry:
             check.integer(name, getattr(self, name), low, high)
         for name in ("centred", "flip"):
             check.flag(name, getattr(self, name))
+        if not isinstance(self.formats, dict):
+            raise TypeError(f"formats must be a table, not {self.formats!r}")
         for name in self.formats:
             check.choice("formats", name, tuple(FORMAT_OPTIONS))
         object.__setattr__(self, "rate_steps", Plan(self.epochs, self.rate_steps).rate_steps)
@@ -152,7 +154,7 @@ def from_toml(path) -> list[Entry]:
     """A file of [[training]] tables whose keys are the fields of Entry; study defaults to the file's name."""
     try:
         document = tomllib.loads(Path(path).read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
     unknown = set(document) - {"training"}
     if unknown or not isinstance(document.get("training"), list):
@@ -162,6 +164,11 @@ def from_toml(path) -> list[Entry]:
 
 def _entry(path, i: int, table: dict) -> Entry:
     known = [f.name for f in fields(Entry)]
+    if not isinstance(table, dict):
+        raise DataError(f"{path}: training[{i}] must be a table, not {table!r}")
+    for key in ("data", "layers"):
+        if key not in table:
+            raise DataError(f"{path}: training[{i}].{key} is missing")
     for key in table:
         if key not in known:
             raise DataError(f"{path}: training[{i}].{key} is unknown; keys are {', '.join(known)}")

@@ -4,13 +4,25 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sppim_core import DataError, cli, comparison, comparison_plot, comparison_table, data, float_baseline, study
+from sppim_core import (
+    DataError,
+    cli,
+    comparison,
+    comparison_plot,
+    comparison_table,
+    data,
+    float_baseline,
+    study,
+    workers,
+)
 from sppim_core.study import Entry
 
 TOML = """
@@ -103,7 +115,9 @@ def test_goes_on_after_a_kill(file, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[[training]]\nlayers = '8'\n", r"training\[0\]: .*data"),
+        ("[[training]]\nlayers = '8'\n", r"training\[0\]\.data is missing"),
+        ("[[training]]\ndata='digits'\nlayers='8'\nformats=3\n", "formats must be a table, not 3"),
+        ("training=[1]\n", r"training\[0\] must be a table, not 1"),
         ("[[training]]\ndata='digits'\nlayers='8'\nlayer='9'\n", r"training\[0\]\.layer is unknown"),
         ("[[training]]\ndata='digits'\nlayers='8q'\n", r"'8q' is not a layer"),
         ("[[training]]\ndata='digits'\nlayers='8'\nepochs=0\n", "epochs must be in 1..100000, not 0"),
@@ -119,6 +133,71 @@ def test_broken_studies(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         study.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xa4\n", "not a file of results"),
+        (b"garbage\n", "line 1 is not a result"),
+        (b"[1]\n", "line 1 is not a result"),
+        (b'{"key": "1"}\n', r"line 1 is not a result \(accuracy, curve, network missing\)"),
+        (b'{"key": [1], "network": "", "accuracy": 0, "curve": []}\n', "line 1 is not a result"),
+    ],
+)
+def test_broken_results(content, message, tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=f"results.jsonl: {message}"):
+        comparison.read_results(tmp_path)
+
+
+def test_float_backpropagation_is_that_of_the_same_batch():
+    rows = [
+        {"entry": asdict(Entry("s", "digits", "8", "float", batch=batch)), "accuracy": accuracy}
+        for batch, accuracy in ((64, 0.5), (32, 0.75))
+    ]
+    for batch, accuracy in ((64, 0.5), (32, 0.75), (16, None)):
+        assert comparison_table.float_accuracy(rows, asdict(Entry("s", "digits", "8", batch=batch))) == accuracy
+
+
+def test_a_result_without_its_end_is_left_out(tmp_path):
+    """It will be cut off, so it does not count as done."""
+    (tmp_path / "results.jsonl").write_text('{"key": "1", "network": "", "accuracy": 0, "curve": []}')
+    assert comparison.read_results(tmp_path) == {}
+
+
+def test_a_broken_text(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(b"\xff")
+    with pytest.raises(DataError, match="broken.toml: 'utf-8' codec"):
+        study.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"layers": "8c9p0"}, "digits, 8c9p0 local, -: .*larger than images"),
+        ({"rule": "bp", "execution": "pipelined"}, "digits, 8 bp, .*is not possible with rule 'bp'"),
+        ({"formats": {"product_bits": 99}}, "product bits 99: product_bits must be in 2..16"),
+    ],
+)
+def test_impossible_trainings_are_named_before_the_first(wrong, message, tmp_path):
+    entries = [Entry("s", "digits", "8"), Entry(**{"study": "s", "data": "digits", "layers": "8"} | wrong)]
+    with pytest.raises(DataError, match=message):
+        comparison.run_study(entries, {}, tmp_path)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_whoever_stops_interrupts_all_workers():
+    start = time.monotonic()
+    with closing(workers.results(time.sleep, [(0,), (60,), (60,), (60,)], 2)) as finished:
+        assert next(finished) is None
+    assert time.monotonic() - start < 30
+
+
+def test_a_worker_that_dies():
+    with pytest.raises(ChildProcessError, match="killed, or ran out of memory"):
+        list(workers.results(os._exit, [(1,)], 1))
 
 
 def test_refusals(file, tmp_path, capsys):
