@@ -144,7 +144,7 @@ static void forward_task(void *context, size_t index, sppim_worker *worker)
     const size_t spans = sppim_ceil_div(layer->groups, j->span), first = index / spans * j->rows;
     const size_t ld = sppim_input_ld(layer);
     sppim_block t = {.job = j, .rows = sppim_smaller(j->rows, j->flight->n - first),
-                     .x = j->flight->x[j->l] + first * ld, .x16 = j->network->work.x16 + first * ld, .ld = ld,
+                     .x = j->flight->x[j->l] + first * ld, .x16 = layer->bytes ? NULL : j->network->work.x16 + first * ld, .ld = ld,
                      .list = &j->network->work.list, .first = first, .scratch = &j->network->scratch[worker->id]};
     sppim_block_columns(&t, index % spans * j->span);
     sppim_block_multiply(&t);

@@ -75,9 +75,14 @@ def draw_curves(rows: list[dict], path: Path) -> bool:
     return True
 
 
+def _is_width(row: dict) -> bool:
+    entry = row["entry"]
+    return entry["study"].endswith("bits") and entry["rule"] == "local" and len(entry["formats"]) <= 1
+
+
 def draw_widths(rows: list[dict], path: Path) -> bool:
     """Test error against each number of bits, the others as by default."""
-    studies = _by_study(rows, lambda row: row["entry"]["study"].endswith("bits"))
+    studies = _by_study(rows, _is_width)
     if not studies:
         return False
     figure, axes = _figure(len(studies))
@@ -97,7 +102,7 @@ def draw_widths(rows: list[dict], path: Path) -> bool:
 
 
 def draw_zeros(rows: list[dict], path: Path) -> bool:
-    """Shares of zero activations and errors by layer over the epochs, for rule local."""
+    """Shares of zero inputs and errors by layer over the epochs, for rule local."""
     chosen = [
         row for row in rows if row["entry"]["rule"] == "local" and not row["entry"]["formats"] and len(row["curve"]) > 1
     ]
@@ -110,9 +115,12 @@ def draw_zeros(rows: list[dict], path: Path) -> bool:
         layers = len(row["error_sparsity"][0])
         for layer in range(layers):
             shade = 0.3 + 0.7 * (layer + 1) / layers
-            for name, colour, dash in (("activation", "#4477aa", "-"), ("error", "#aa3377", "--")):
+            for name, what, colour, dash in (
+                ("activation", "inputs", "#4477aa", "-"),
+                ("error", "errors", "#aa3377", "--"),
+            ):
                 values = [100 * epoch[layer] for epoch in row[f"{name}_sparsity"]]
-                ax.plot(epochs, values, dash, color=colour, alpha=shade, label=f"{name}s, layer {layer}")
+                ax.plot(epochs, values, dash, color=colour, alpha=shade, label=f"{what} of layer {layer}")
         _titled(ax, f"{row['entry']['data']}: {row['network']}", "epoch", "zeros, %")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(frameon=False, fontsize="x-small", ncols=2)

@@ -14,8 +14,8 @@ _HEAD = (
     "zero errors",
     "MACs / image",
     "done",
-    "mJ / epoch",
-    "s / epoch",
+    "mJ / epoch, modelled",
+    "s / epoch, modelled",
 )
 
 
