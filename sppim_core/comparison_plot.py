@@ -5,17 +5,24 @@ from pathlib import Path
 from statistics import mean
 
 from sppim_core.comparison_table import group
+from sppim_core.plan import RATE_STEPS
 from sppim_core.study import FLOAT, FORMAT_OPTIONS, Entry
 
 _COLOURS = {"local": "#4477aa", "drtp": "#ccbb44", "dfa": "#228833", "bp": "#aa3377", FLOAT: "#555555"}
 _WIDTHS = {name: name.replace("_", " ") for name in FORMAT_OPTIONS}
 
 
-def _figure(columns: int = 1):
+def _figure(count: int):
+    """A figure of so many axes, up to three side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5 * columns, 5), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(6.5 * columns, 5 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
 
 
 def _name(entry: dict) -> str:
@@ -56,6 +63,13 @@ def _mean_curve(seeds: list[dict], name: str) -> list[float]:
     return [100 * mean(values) for values in zip(*(row[name] for row in seeds))]
 
 
+def _line(ax, x, y, entry: dict, marker: str = "") -> None:
+    """Rules by colour, staleness by dashes; pale: other steps of the rate than by default."""
+    dashes = {0: "-", 1: "--", 2: ":"}.get(entry["staleness"], "-.")
+    shade = 1 if tuple(map(tuple, entry["rate_steps"])) == RATE_STEPS else 0.5
+    ax.plot(x, y, marker + dashes, color=_COLOURS[entry["rule"]], alpha=shade, label=_name(entry))
+
+
 def draw_curves(rows: list[dict], path: Path) -> bool:
     """Test accuracy by epoch, mean over the seeds; studies of one bit width at a time are too many lines."""
     studies = _by_study(rows, lambda row: not row["entry"]["formats"])
@@ -66,8 +80,7 @@ def draw_curves(rows: list[dict], path: Path) -> bool:
     for ax, (study, chosen) in zip(axes, studies.items(), strict=True):
         for seeds in group(chosen):
             entry, curve = seeds[0]["entry"], _mean_curve(seeds, "curve")
-            dashes = {0: "-", 1: "--", 2: ":"}.get(entry["staleness"], "-.")
-            ax.plot(range(1, len(curve) + 1), curve, dashes, color=_COLOURS[entry["rule"]], label=_name(entry))
+            _line(ax, range(1, len(curve) + 1), curve, entry)
         _titled(ax, f"{study}: {chosen[0]['network']}", "epoch", "test accuracy, %")
         ax.xaxis.get_major_locator().set_params(integer=True)
         _legend(ax)
@@ -138,8 +151,7 @@ def draw_energy(rows: list[dict], path: Path) -> bool:
         for seeds in group(chosen):
             entry, curve = seeds[0]["entry"], _mean_curve(seeds, "curve")
             spent = [seeds[0]["energy_mj_per_epoch"] * 1e-3 * (epoch + 1) for epoch in range(len(curve))]
-            dashes = {0: ".-", 1: ".--", 2: ".:"}.get(entry["staleness"], ".-.")
-            ax.plot(spent, curve, dashes, color=_COLOURS[entry["rule"]], label=_name(entry))
+            _line(ax, spent, curve, entry, ".")
         ax.set_xscale("log")
         _plain_numbers(ax.xaxis)
         _titled(ax, f"{study}: {chosen[0]['network']}", "modelled energy so far, J", "test accuracy, %")

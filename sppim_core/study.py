@@ -14,6 +14,7 @@ from sppim_core.plan import RATE_STEPS, Plan
 FLOAT = "float"  # the rule that stands for float backpropagation
 MNIST_NET, CIFAR_NET = "256,256", "32c3m2,64c3m2,128c3m2,128c3"
 WIDE_NET = "96c3m2,192c3m2,384c3m2,384c3m2"
+SMALLER_STEPS = ((0, 1), (60, 2), (85, 2))  # half of the rates of A9
 WIDE_STEPS = ((0, 1), (40, 1), (65, 2), (87, 2))  # wide layers learn better at smaller rates
 REF_B_NET = "32c4s4p0,32c3s2p1,32c3,32c3,32c3"  # docs/chip.md, C6
 FORMAT_OPTIONS = {
@@ -88,6 +89,8 @@ class Entry:
             words.append(f"{self.execution}, staleness {self.staleness}")
         if not self.centred:
             words.append("uncentred")
+        if self.rate_steps != RATE_STEPS:
+            words.append("rate steps " + ",".join(f"{percent}:{shift}" for percent, shift in self.rate_steps))
         if self.flip or self.crop:
             words.append(" and ".join(["flip"] * self.flip + [f"crop {self.crop}"] * (self.crop > 0)))
         return ", ".join(words) or "-"
@@ -122,8 +125,9 @@ def _widths(study: str, data: str, net: str, epochs: int) -> list[Entry]:
     return [Entry(study, data, net, epochs=epochs, formats=change) for change in [{}, *changes]]
 
 
-def _delays(study: str, data: str, net: str, epochs: int) -> list[Entry]:
-    return [Entry(study, data, net, epochs=epochs, execution="pipelined", staleness=delay) for delay in (0, 1, 2)]
+def _delays(study: str, data: str, net: str, epochs: int, rate_steps=RATE_STEPS) -> list[Entry]:
+    entry = Entry(study, data, net, epochs=epochs, execution="pipelined", rate_steps=rate_steps)
+    return [replace(entry, staleness=delay) for delay in (0, 1, 2)]
 
 
 def built_in() -> dict[str, list[Entry]]:
@@ -140,7 +144,8 @@ def built_in() -> dict[str, list[Entry]]:
         "mnist-bits": _widths("mnist-bits", "mnist", MNIST_NET, 10),
         "cifar10-bits": _widths("cifar10-bits", "cifar10", CIFAR_NET, 3),
         "mnist-staleness": _delays("mnist-staleness", "mnist", MNIST_NET, 20),
-        "cifar10-staleness": _delays("cifar10-staleness", "cifar10", CIFAR_NET, 8),
+        "cifar10-staleness": _delays("cifar10-staleness", "cifar10", CIFAR_NET, 8)
+        + _delays("cifar10-staleness", "cifar10", CIFAR_NET, 8, SMALLER_STEPS),
     }
 
 
