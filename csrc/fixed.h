@@ -152,11 +152,11 @@ static inline int64_t sppim_coarse_weight(int64_t w, int bits)
     return sppim_sat(sppim_shr(w, 16 - bits, SPPIM_RNU) * step, -limit, limit);
 }
 
-/* A6.8 */
+/* A6.8: ties to even, since many small errors add up, and so would a bias. */
 static inline int64_t sppim_coarse_error(int64_t d, int bits, int threshold)
 {
     const int64_t step = (int64_t)1 << (8 - bits), limit = (((int64_t)1 << (bits - 1)) - 1) * step;
-    return d > -threshold && d < threshold ? 0 : sppim_sat(sppim_shr(d, 8 - bits, SPPIM_RNU) * step, -limit, limit);
+    return d > -threshold && d < threshold ? 0 : sppim_sat(sppim_shr(d, 8 - bits, SPPIM_RNE) * step, -limit, limit);
 }
 
 /* A5.2 */

@@ -326,7 +326,7 @@ def coarse_error(fmt, d):
     if -h < d < h:
         return 0
     L = 2**g * (2 ** (fmt["error_bits"] - 1) - 1)
-    return d if g == 0 else sat(2**g * shr(d, g, "rnu"), -L, L)
+    return d if g == 0 else sat(2**g * shr(d, g, "rne"), -L, L)
 
 
 def product_weights(fmt, W):
