@@ -55,6 +55,11 @@ def _by_study(rows: list[dict], wanted: Callable[[dict], bool]) -> dict[str, lis
     return studies
 
 
+def _of_widths(row: dict) -> bool:
+    """Whether it belongs to a study of one number of bits at a time."""
+    return row["entry"]["study"].endswith("bits") and row["entry"]["rule"] == "local"
+
+
 def _legend(ax) -> None:
     ax.legend(frameon=False, fontsize="small")
 
@@ -88,14 +93,9 @@ def draw_curves(rows: list[dict], path: Path) -> bool:
     return True
 
 
-def _is_width(row: dict) -> bool:
-    entry = row["entry"]
-    return entry["study"].endswith("bits") and entry["rule"] == "local" and len(entry["formats"]) <= 1
-
-
 def draw_widths(rows: list[dict], path: Path) -> bool:
     """Test error against each number of bits, the others as by default."""
-    studies = _by_study(rows, _is_width)
+    studies = _by_study(rows, lambda row: _of_widths(row) and len(row["entry"]["formats"]) <= 1)
     if not studies:
         return False
     figure, axes = _figure(len(studies))
@@ -116,9 +116,7 @@ def draw_widths(rows: list[dict], path: Path) -> bool:
 
 def draw_zeros(rows: list[dict], path: Path) -> bool:
     """Shares of zero inputs and errors by layer over the epochs, for rule local."""
-    chosen = [
-        row for row in rows if row["entry"]["rule"] == "local" and not row["entry"]["formats"] and len(row["curve"]) > 1
-    ]
+    chosen = [row for row in rows if row["entry"]["rule"] == "local" and not _of_widths(row) and len(row["curve"]) > 1]
     chosen = [seeds[0] for seeds in group(chosen) if Entry(**seeds[0]["entry"]).label == "-"]
     if not chosen:
         return False
@@ -143,7 +141,7 @@ def draw_zeros(rows: list[dict], path: Path) -> bool:
 
 def draw_energy(rows: list[dict], path: Path) -> bool:
     """Accuracy along a training against the modelled energy spent so far."""
-    studies = _by_study(rows, lambda row: "energy_mj_per_epoch" in row and not row["entry"]["formats"])
+    studies = _by_study(rows, lambda row: "energy_mj_per_epoch" in row and not _of_widths(row))
     if not studies:
         return False
     figure, axes = _figure(len(studies))
