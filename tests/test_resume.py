@@ -424,7 +424,8 @@ def test_progress_of_a_continued_training(tmp_path):
     training.fit(seen.append)
     assert seen[0].resumed_images > 900 and seen[0].images == seen[0].resumed_images + 32
     assert seen[-1].images == EPOCHS * 800 and seen[-1].seconds_left == 0
-    assert seen[-1].loss == training.history.epochs[-1].train_loss and 0 < seen[0].loss < 9 and 0 < seen[0].accuracy <= 1
+    assert seen[-1].loss == training.history.epochs[-1].train_loss
+    assert 0 < seen[0].loss < 9 and 0 < seen[0].accuracy <= 1
 
 
 def test_log(tmp_path):
