@@ -25,8 +25,7 @@ static void multiply(const sppim_job *j, const int8_t *d, size_t rows, sppim_scr
     static const int64_t zeros[SPPIM_PANEL];
     const sppim_layer *above = j->layer;
     const size_t ld = sppim_round_up(above->k, SPPIM_PANEL);
-    for (size_t i = 0; i < rows * above->ld; i++)
-        s->back_d[i] = d[i];
+    sppim_widen(d, rows * above->ld, s->back_d);
     for (size_t k = 0; k < above->k; k += SPPIM_PANEL)
         sppim_product_words(j->network->kernels, s->back_d, above->ld, rows, sppim_ceil_div(above->n, 2),
                             sppim_exact_steps(above), j->network->work.back_pairs + k * above->ld, 0, zeros, s->back + k,

@@ -139,6 +139,17 @@ static inline int64_t sppim_pot_mac1(int64_t acc, int64_t x, uint8_t code)
     return code & 8 ? acc - shifted : acc + shifted;
 }
 
+/* A7.4: the running mean after a batch with this mean, and its rounded top byte. */
+static inline int16_t sppim_next_mean(int16_t mean, int64_t batch)
+{
+    return (int16_t)(mean + sppim_shr(batch - mean, 4, SPPIM_RNU));
+}
+
+static inline int8_t sppim_mean_byte(int16_t mean)
+{
+    return (int8_t)sppim_requantize1(mean, 8, SPPIM_RNU, -128, 127);
+}
+
 /* A7.5: the largest weight of so many bits. */
 static inline int64_t sppim_weight_limit(int bits)
 {

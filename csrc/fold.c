@@ -177,6 +177,6 @@ void sppim_layer_complete(sppim_network *network, size_t l)
     layer->now.has_rows = layer->now.has_words = false;
     pack_weights(network, l);
     for (size_t k = 0; k < layer->k; k++)
-        layer->now.m[k] = (int8_t)sppim_requantize1(layer->now.mean[k % layer->channels], 8, SPPIM_RNU, -128, 127);
+        layer->now.m[k] = sppim_mean_byte(layer->now.mean[k % layer->channels]);
     sppim_layer_derive(network, l, &layer->now);
 }

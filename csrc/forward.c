@@ -72,14 +72,12 @@ static void columns_task(void *context, size_t index, sppim_worker *worker)
                         index / (size_t)window->columns, index % (size_t)window->columns, layer->column_nonzeros);
 }
 
-static bool tally_operands(const sppim_job *j)
+static bool tally_operands(sppim_job *j)
 {
-    if (!tally_columns(*j))
-        return false;
     const sppim_window *window = &j->layer->config.window;
-    sppim_job copy = *j;
-    return !j->layer->windowed || sppim_pool_run(j->network->pool, columns_task, &copy,
-                                                 (size_t)window->rows * (size_t)window->columns);
+    return tally_columns(*j) && (!j->layer->windowed ||
+                                 sppim_pool_run(j->network->pool, columns_task, j,
+                                                (size_t)window->rows * (size_t)window->columns));
 }
 
 /* ---- lists of non-zeros, 16-bit copies, starts --------------------------------------------------------------- */
@@ -92,18 +90,12 @@ static void list_task(void *context, size_t index, sppim_worker *worker)
         sppim_list_operands(j, j->flight->x[j->l] + b * sppim_input_ld(j->layer), &j->network->work.list, b);
 }
 
-static void widen(const int8_t *restrict x, size_t count, int16_t *restrict out)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = x[i];
-}
-
 static void widen_task(void *context, size_t index, sppim_worker *worker)
 {
     (void)worker;
     const sppim_job *j = context;
     const size_t ld = sppim_input_ld(j->layer), first = first_image(j, index), count = last_image(j, index) - first;
-    widen(j->flight->x[j->l] + first * ld, count * ld, j->network->work.x16 + first * ld);
+    sppim_widen(j->flight->x[j->l] + first * ld, count * ld, j->network->work.x16 + first * ld);
 }
 
 /* S less what signed operands add as unsigned ones: 128 times the rows of V that the product meets. */
@@ -169,7 +161,7 @@ static void unfold_block(sppim_block *t, const int8_t *image, size_t position)
         if (t->job->skip)
             sppim_list_operands(t->job, operands, &s->list, r);
         else if (!layer->bytes)
-            widen(operands, layer->operand_ld, s->operands16 + r * layer->operand_ld);
+            sppim_widen(operands, layer->operand_ld, s->operands16 + r * layer->operand_ld);
     }
 }
 
@@ -269,9 +261,9 @@ static bool choose_skipping(const sppim_job *j)
 static bool multiply(sppim_job *j)
 {
     const sppim_layer *layer = j->layer;
-    const size_t n = j->flight->n, most = SPPIM_BLOCK_ROWS / j->span;
+    const size_t n = j->flight->n;
     if (layer->windowed) {
-        j->rows = most;
+        j->rows = SPPIM_BLOCK_ROWS / j->span;
         return sppim_pool_run(j->network->pool, window_task, j, n);
     }
     if (j->flight != &j->network->evaluation)

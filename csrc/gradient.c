@@ -79,8 +79,8 @@ static void update_means(const int32_t *restrict sum, const int16_t *restrict me
     const int32_t exact = 256 % n ? 0 : 256 / n;
     for (size_t i = 0; i < count; i++) {
         const int32_t batch = exact ? sum[i] * exact : (int32_t)batch_mean(sum[i], n);
-        next_mean[i] = (int16_t)(mean[i] + (int32_t)sppim_shr(batch - mean[i], 4, SPPIM_RNU));
-        next_m[i] = (int8_t)sppim_requantize1(next_mean[i], 8, SPPIM_RNU, -128, 127);
+        next_mean[i] = sppim_next_mean(mean[i], batch);
+        next_m[i] = sppim_mean_byte(next_mean[i]);
     }
 }
 
@@ -223,11 +223,10 @@ static void update_channel_means(const sppim_job *j)
         int64_t sum = 0;
         for (size_t p = 0; p < pixels; p++)
             sum += j->flight->x_sum[j->l][p * layer->channels + c];
-        const int64_t change = batch_mean(sum, (int64_t)(j->flight->n * pixels)) - layer->now.mean[c];
-        layer->next.mean[c] = (int16_t)(layer->now.mean[c] + sppim_shr(change, 4, SPPIM_RNU));
+        layer->next.mean[c] = sppim_next_mean(layer->now.mean[c], batch_mean(sum, (int64_t)(j->flight->n * pixels)));
     }
     for (size_t k = 0; k < layer->k; k++)
-        layer->next.m[k] = (int8_t)sppim_requantize1(layer->next.mean[k % layer->channels], 8, SPPIM_RNU, -128, 127);
+        layer->next.m[k] = sppim_mean_byte(layer->next.mean[k % layer->channels]);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */

@@ -33,6 +33,12 @@ static inline void sppim_add_saturations(sppim_layer *layer, int which, uint64_t
         atomic_fetch_add_explicit(&layer->saturations[which], count, memory_order_relaxed);
 }
 
+static inline void sppim_widen(const int8_t *restrict x, size_t count, int16_t *restrict out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = x[i];
+}
+
 /* Where the update of rows row .. of a panel reads and writes. */
 static inline sppim_update_rows sppim_panel_rows(const sppim_layer *layer, const sppim_state *from, const sppim_state *to,
                                                  size_t row, size_t panel)
