@@ -79,3 +79,8 @@ def _check_image(image, inputs: int) -> tuple[int, int, int]:
     if image[0] == image[1] == 1:
         raise ShapeError(f"image must have more than one pixel to be augmented, not {image}")
     return image
+
+
+def chosen(flip: bool, crop: int) -> Augmentation | None:
+    """None if nothing is asked for."""
+    return Augmentation(flip=flip, crop=crop) if flip or crop else None

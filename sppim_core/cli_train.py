@@ -9,11 +9,11 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import sppim_core
-from sppim_core import check, checkpoint, float_baseline, storage
+from sppim_core import augment, check, checkpoint, float_baseline, storage
 from sppim_core.chip import Chip
 from sppim_core.cli_arguments import DIGITS_EPOCHS, OTHER_EPOCHS, operating_point, schedule_switches
 from sppim_core.cli_output import ProgressLine, document, print_training
-from sppim_core.layers import describe
+from sppim_core.layers import describe, reads_images
 from sppim_core.plan import rate_shift
 
 _OUTPUTS = ("save", "plot", "checkpoint", "log")
@@ -38,18 +38,15 @@ def _check_outputs(args) -> None:
         raise ValueError("--tensorboard needs the name of a folder")
     if args.tensorboard is not None:
         import_module("sppim_core.tensorboard")
-    package, name = ("torch", "PyTorch") if _has_images(args) else ("sklearn", "scikit-learn")
-    if args.float_baseline and find_spec(package) is None:
-        raise ImportError(f"--float-baseline of this network needs {name}: pip install {name.replace('PyT', 't')}")
-
-
-def _has_images(args) -> bool:
-    return any(isinstance(layer, sppim_core.Conv) for layer in args.layers)
+    images = reads_images(args.layers)
+    module, name, package = ("torch", "PyTorch", "torch") if images else ("sklearn", "scikit-learn", "scikit-learn")
+    if args.float_baseline and find_spec(module) is None:
+        raise ImportError(f"--float-baseline of this network needs {name}: pip install {package}")
 
 
 def _network(args, data) -> sppim_core.Network:
     return sppim_core.Network(
-        [data.image if _has_images(args) else data.inputs, *args.layers, data.classes],
+        [data.image if reads_images(args.layers) else data.inputs, *args.layers, data.classes],
         rule=args.rule,
         seed=args.seed,
         batch=args.batch,
@@ -64,15 +61,12 @@ def _network(args, data) -> sppim_core.Network:
 
 def _plan(args) -> dict:
     """Options of Trainer.fit() that say what is trained."""
-    augmentation = None
-    if args.flip or args.crop:
-        augmentation = import_module("sppim_core.augment").Augmentation(flip=args.flip, crop=args.crop)
     return {
         "epochs": args.epochs or (DIGITS_EPOCHS if args.data in (None, "digits") else OTHER_EPOCHS),
         "rate_steps": args.rate_steps,
         "validation": args.validation,
         "patience": args.patience,
-        "augmentation": augmentation,
+        "augmentation": augment.chosen(args.flip, args.crop),
     }
 
 
@@ -120,7 +114,7 @@ def _where(file: str) -> str:
 def _float_accuracy(args, data, network, plan) -> float:
     """Of PyTorch for networks that read images, of scikit-learn for perceptrons."""
     epochs, steps = plan["epochs"], args.rate_steps
-    if not _has_images(args):
+    if not reads_images(args.layers):
         return sppim_core.train.float_baseline(data, args.layers, epochs, args.seed, args.batch, steps)
     history = float_baseline.train(
         data,

@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import sppim_core
-from sppim_core import _core, float_baseline, workers
-from sppim_core.augment import Augmentation
+from sppim_core import _core, augment, float_baseline, workers
 from sppim_core.data import Dataset
 from sppim_core.errors import DataError
 from sppim_core.layers import describe
@@ -50,10 +49,6 @@ def _say(entry: Entry, epoch: int, accuracy: float, seconds: float) -> None:
     )
 
 
-def _augmentation(entry: Entry) -> Augmentation | None:
-    return Augmentation(flip=entry.flip, crop=entry.crop) if entry.flip or entry.crop else None
-
-
 def _train_float(entry: Entry, data: Dataset, formats) -> dict:
     history = float_baseline.train(
         data,
@@ -62,7 +57,7 @@ def _train_float(entry: Entry, data: Dataset, formats) -> dict:
         rate_shift=lambda epoch: rate_shift(epoch, entry.epochs, entry.rate_steps),
         seed=entry.seed,
         batch=entry.batch,
-        augmentation=_augmentation(entry),
+        augmentation=augment.chosen(entry.flip, entry.crop),
         progress=lambda done: _say(entry, done.epoch, done.test_accuracy, done.seconds),
     )
     return {"accuracy": history[-1].test_accuracy, "curve": [epoch.test_accuracy for epoch in history]}
@@ -93,7 +88,7 @@ def _train(entry: Entry, data: Dataset, formats, folder: Path) -> dict:
         entry.epochs,
         progress,
         rate_steps=entry.rate_steps,
-        augmentation=_augmentation(entry),
+        augmentation=augment.chosen(entry.flip, entry.crop),
         checkpoint=kept,
         every=120.0,
     )
@@ -186,7 +181,7 @@ def _check(entries: list[Entry], sources: dict[str, str]) -> None:
     for entry in entries:
         try:
             formats = entry.layer_formats(data[entry.data].image, data[entry.data].classes)
-            _augmentation(entry)
+            augment.chosen(entry.flip, entry.crop)
             if entry.rule != FLOAT:
                 _network(entry, formats)
         except (TypeError, ValueError) as error:

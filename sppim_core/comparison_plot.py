@@ -12,17 +12,24 @@ _COLOURS = {"local": "#4477aa", "drtp": "#ccbb44", "dfa": "#228833", "bp": "#aa3
 _WIDTHS = {name: name.replace("_", " ") for name in FORMAT_OPTIONS}
 
 
-def _figure(count: int):
-    """A figure of so many axes, up to three side by side."""
+def _draw(path: Path, panels: list[tuple[str, list[dict]]], draw_panel: Callable) -> bool:
+    """A picture of panels, titles and rows, up to three side by side; draw_panel(ax, rows). False: there are none."""
     from matplotlib.figure import Figure
 
-    columns = min(count, 3)
-    rows = -(-count // columns)
+    if not panels:
+        return False
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(6.5 * columns, 5 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[count:]:
+    for ax, (title, chosen) in zip(axes, panels, strict=False):
+        ax.set_title(title, fontsize="medium")
+        ax.grid(alpha=0.3)
+        draw_panel(ax, chosen)
+    for unused in axes[len(panels) :]:
         unused.remove()
-    return figure, axes[:count]
+    figure.savefig(path, dpi=110)
+    return True
 
 
 def _name(entry: dict) -> str:
@@ -31,11 +38,9 @@ def _name(entry: dict) -> str:
     return rule if label == "-" else f"{rule}, {label}"
 
 
-def _titled(ax, title: str, x: str, y: str) -> None:
-    ax.set_title(title, fontsize="medium")
+def _named(ax, x: str, y: str) -> None:
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    ax.grid(alpha=0.3)
 
 
 def _plain_numbers(axis) -> None:
@@ -47,12 +52,15 @@ def _plain_numbers(axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _by_study(rows: list[dict], wanted: Callable[[dict], bool]) -> dict[str, list[dict]]:
+def _by_study(rows: list[dict], wanted: Callable[[dict], bool]) -> list[tuple[str, list[dict]]]:
+    """Titles and rows of a panel a study."""
+    networks: dict[str, str] = {}
     studies: dict[str, list[dict]] = {}
-    for row in rows:
-        if wanted(row):
-            studies.setdefault(row["entry"]["study"], []).append(row)
-    return studies
+    for row in filter(wanted, rows):
+        study = row["entry"]["study"]
+        title = f"{study}: {networks.setdefault(study, row['network'])}"
+        studies.setdefault(title, []).append(row)
+    return list(studies.items())
 
 
 def _of_widths(row: dict) -> bool:
@@ -78,84 +86,74 @@ def _line(ax, x, y, entry: dict, marker: str = "") -> None:
 def draw_curves(rows: list[dict], path: Path) -> bool:
     """Test accuracy by epoch, mean over the seeds; studies of one bit width at a time are too many lines."""
     studies = _by_study(rows, lambda row: not row["entry"]["formats"])
-    studies = {name: chosen for name, chosen in studies.items() if len(group(chosen)) > 1}
-    if not studies:
-        return False
-    figure, axes = _figure(len(studies))
-    for ax, (study, chosen) in zip(axes, studies.items(), strict=True):
-        for seeds in group(chosen):
-            entry, curve = seeds[0]["entry"], _mean_curve(seeds, "curve")
-            _line(ax, range(1, len(curve) + 1), curve, entry)
-        _titled(ax, f"{study}: {chosen[0]['network']}", "epoch", "test accuracy, %")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        _legend(ax)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw(path, [(title, chosen) for title, chosen in studies if len(group(chosen)) > 1], _curves)
+
+
+def _curves(ax, rows: list[dict]) -> None:
+    for seeds in group(rows):
+        curve = _mean_curve(seeds, "curve")
+        _line(ax, range(1, len(curve) + 1), curve, seeds[0]["entry"])
+    _named(ax, "epoch", "test accuracy, %")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    _legend(ax)
 
 
 def draw_widths(rows: list[dict], path: Path) -> bool:
     """Test error against each number of bits, the others as by default."""
-    studies = _by_study(rows, lambda row: _of_widths(row) and len(row["entry"]["formats"]) <= 1)
-    if not studies:
-        return False
-    figure, axes = _figure(len(studies))
-    for ax, (study, chosen) in zip(axes, studies.items(), strict=True):
-        plain = [row for row in chosen if not row["entry"]["formats"]]
-        for name, colour in zip((n for n in _WIDTHS if n.endswith("bits")), _COLOURS.values(), strict=False):
-            changed = [row for row in chosen if name in row["entry"]["formats"]]
-            points = [(row["entry"]["formats"][name], 100 - 100 * row["accuracy"]) for row in changed]
-            points += [(FORMAT_OPTIONS[name], 100 - 100 * row["accuracy"]) for row in plain]
-            ax.plot(*zip(*sorted(points)), "o-", color=colour, label=_WIDTHS[name]) if changed else None
-        ax.set_yscale("log")
-        _plain_numbers(ax.yaxis)
-        _titled(ax, f"{study}: {chosen[0]['network']}", "bits", "test error, %")
-        _legend(ax)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw(path, _by_study(rows, lambda row: _of_widths(row) and len(row["entry"]["formats"]) <= 1), _widths)
+
+
+def _widths(ax, rows: list[dict]) -> None:
+    plain = [row for row in rows if not row["entry"]["formats"]]
+    for name, colour in zip((n for n in _WIDTHS if n.endswith("bits")), _COLOURS.values(), strict=False):
+        changed = [row for row in rows if name in row["entry"]["formats"]]
+        points = [(row["entry"]["formats"][name], 100 - 100 * row["accuracy"]) for row in changed]
+        points += [(FORMAT_OPTIONS[name], 100 - 100 * row["accuracy"]) for row in plain]
+        if changed:
+            ax.plot(*zip(*sorted(points)), "o-", color=colour, label=_WIDTHS[name])
+    ax.set_yscale("log")
+    _plain_numbers(ax.yaxis)
+    _named(ax, "bits", "test error, %")
+    _legend(ax)
 
 
 def draw_zeros(rows: list[dict], path: Path) -> bool:
     """Shares of zero inputs and errors by layer over the epochs, for rule local."""
     chosen = [row for row in rows if row["entry"]["rule"] == "local" and not _of_widths(row) and len(row["curve"]) > 1]
     chosen = [seeds[0] for seeds in group(chosen) if Entry(**seeds[0]["entry"]).label == "-"]
-    if not chosen:
-        return False
-    figure, axes = _figure(len(chosen))
-    for ax, row in zip(axes, chosen, strict=True):
-        epochs = range(1, len(row["curve"]) + 1)
-        layers = len(row["error_sparsity"][0])
-        for layer in range(layers):
-            shade = 0.3 + 0.7 * (layer + 1) / layers
-            for name, what, colour, dash in (
-                ("activation", "inputs", "#4477aa", "-"),
-                ("error", "errors", "#aa3377", "--"),
-            ):
-                values = [100 * epoch[layer] for epoch in row[f"{name}_sparsity"]]
-                ax.plot(epochs, values, dash, color=colour, alpha=shade, label=f"{what} of layer {layer}")
-        _titled(ax, f"{row['entry']['data']}: {row['network']}", "epoch", "zeros, %")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend(frameon=False, fontsize="x-small", ncols=2)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw(path, [(f"{row['entry']['data']}: {row['network']}", [row]) for row in chosen], _zeros)
+
+
+def _zeros(ax, rows: list[dict]) -> None:
+    (row,) = rows
+    epochs, layers = range(1, len(row["curve"]) + 1), len(row["error_sparsity"][0])
+    for layer in range(layers):
+        shade = 0.3 + 0.7 * (layer + 1) / layers
+        for name, what, colour, dash in (
+            ("activation", "inputs", "#4477aa", "-"),
+            ("error", "errors", "#aa3377", "--"),
+        ):
+            values = [100 * epoch[layer] for epoch in row[f"{name}_sparsity"]]
+            ax.plot(epochs, values, dash, color=colour, alpha=shade, label=f"{what} of layer {layer}")
+    _named(ax, "epoch", "zeros, %")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(frameon=False, fontsize="x-small", ncols=2)
 
 
 def draw_energy(rows: list[dict], path: Path) -> bool:
     """Accuracy along a training against the modelled energy spent so far."""
-    studies = _by_study(rows, lambda row: "energy_mj_per_epoch" in row and not _of_widths(row))
-    if not studies:
-        return False
-    figure, axes = _figure(len(studies))
-    for ax, (study, chosen) in zip(axes, studies.items(), strict=True):
-        for seeds in group(chosen):
-            entry, curve = seeds[0]["entry"], _mean_curve(seeds, "curve")
-            spent = [seeds[0]["energy_mj_per_epoch"] * 1e-3 * (epoch + 1) for epoch in range(len(curve))]
-            _line(ax, spent, curve, entry, ".")
-        ax.set_xscale("log")
-        _plain_numbers(ax.xaxis)
-        _titled(ax, f"{study}: {chosen[0]['network']}", "modelled energy so far, J", "test accuracy, %")
-        _legend(ax)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw(path, _by_study(rows, lambda row: "energy_mj_per_epoch" in row and not _of_widths(row)), _energy)
+
+
+def _energy(ax, rows: list[dict]) -> None:
+    for seeds in group(rows):
+        curve = _mean_curve(seeds, "curve")
+        spent = [seeds[0]["energy_mj_per_epoch"] * 1e-3 * (epoch + 1) for epoch in range(len(curve))]
+        _line(ax, spent, curve, seeds[0]["entry"], ".")
+    ax.set_xscale("log")
+    _plain_numbers(ax.xaxis)
+    _named(ax, "modelled energy so far, J", "test accuracy, %")
+    _legend(ax)
 
 
 PICTURES = {

@@ -66,6 +66,11 @@ def _image(value) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def reads_images(layers) -> bool:
+    """Whether hidden layers want images, not vectors."""
+    return any(isinstance(layer, Conv) for layer in layers)
+
+
 def _score_window(conv: Conv, window: Window) -> int:
     """A9: what leaves at most 4 x 4 features a channel."""
     if conv.score_window is not None:

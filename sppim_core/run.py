@@ -18,6 +18,7 @@ from sppim_core.log import Log, header
 from sppim_core.network import Network
 from sppim_core.plan import Plan
 from sppim_core.sparse import is_sparse
+from sppim_core.storage import OPTIONS
 
 
 class Run:
@@ -153,10 +154,9 @@ class Run:
 
 def _configuration(network: Network, account: Account, data: Dataset, plan: Plan) -> dict:
     """What is computed, never how: two runs of equal configuration end alike."""
-    options = ("rule", "seed", "batch", "execution", "staleness")
     return {
         "arithmetic_version": _core.ARITHMETIC_VERSION,
-        "network": {name: getattr(network, name) for name in options}
+        "network": {name: getattr(network, name) for name in OPTIONS}
         | {"formats": [asdict(layer) for layer in network.formats]},
         "plan": plan.describe(),
         "training_data": _fingerprint(data.x_train, data.y_train),

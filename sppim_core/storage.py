@@ -22,7 +22,7 @@ from sppim_core.errors import DataError
 from sppim_core.formats import Accumulator, LayerFormat, Window
 
 TENSORS = _core.TENSORS[:3]  # what a layer's state consists of
-_OPTIONS = ("rule", "seed", "batch", "execution", "staleness")
+OPTIONS = ("rule", "seed", "batch", "execution", "staleness")
 _CHECKSUM_BYTES = 64
 
 
@@ -136,7 +136,7 @@ def _file_mode(file: Path) -> int:
 def state_of(network) -> tuple[dict, dict]:
     """(configuration, arrays) of a network that has nothing in flight."""
     check_idle(network)
-    config = {name: getattr(network, name) for name in (*_OPTIONS, "batches")}
+    config = {name: getattr(network, name) for name in (*OPTIONS, "batches")}
     config |= {
         "formats": [asdict(layer) for layer in network.formats],
         "arithmetic_version": _core.ARITHMETIC_VERSION,
@@ -162,7 +162,7 @@ def restore(cls, config: dict, arrays: dict, how: dict):
     if version != _core.ARITHMETIC_VERSION:
         raise DataError(f"made with arithmetic version {version}, this is version {_core.ARITHMETIC_VERSION}")
     formats = [_format(fields) for fields in config["formats"]]
-    network = cls(formats, **{name: config[name] for name in _OPTIONS}, **how)
+    network = cls(formats, **{name: config[name] for name in OPTIONS}, **how)
     put_state(network, config, arrays)
     return network
 

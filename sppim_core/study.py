@@ -98,7 +98,7 @@ class Entry:
     def layer_formats(self, image: tuple[int, int, int], classes: int) -> list[LayerFormat]:
         """The formats of its network on images of (height, width, channels)."""
         hidden, options = layers.parse(self.layers), FORMAT_OPTIONS | self.formats
-        first = image if any(isinstance(layer, layers.Conv) for layer in hidden) else image[0] * image[1] * image[2]
+        first = image if layers.reads_images(hidden) else image[0] * image[1] * image[2]
         rule = "bp" if self.rule == FLOAT else self.rule
         formats = layers.layer_formats([first, *hidden, classes], rule, options["product_bits"], self.centred)
         plain = ("weight_bits", "error_bits", "error_threshold", "pot_levels")
